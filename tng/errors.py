@@ -46,7 +46,7 @@ class ErrorCode(enum.StrEnum):
     EVENT_LOG_MISMATCH = "event_log_mismatch"
     AS_UNREACHABLE = "as_unreachable"
     AS_REJECTED = "as_rejected"
-    AS_BAD_TOKEN = "as_bad_token"
+    AS_BAD_TOKEN = "as_bad_token"  # noqa: S105 - not a password
     POLICY_DENIED = "policy_denied"
     STALE = "stale"
     SIMULATED_EVIDENCE = "simulated_evidence"

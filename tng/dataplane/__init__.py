@@ -1,0 +1,1 @@
+"""How bytes move between established ends.  Knows nothing of trust."""

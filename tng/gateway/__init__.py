@@ -1,0 +1,1 @@
+"""How traffic enters, leaves and is routed."""

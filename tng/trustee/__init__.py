@@ -1,0 +1,1 @@
+"""The embedded attestation service, a process of its own."""

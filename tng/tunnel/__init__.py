@@ -1,0 +1,1 @@
+"""In which order bytes and trust happen."""

@@ -1,0 +1,1 @@
+"""Clients of attestation services: evidence in, token out."""

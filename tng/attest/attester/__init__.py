@@ -1,0 +1,1 @@
+"""Sources of evidence about our own TEE."""

@@ -1,0 +1,1 @@
+"""Intel TDX: quotes, collateral, event logs, and a TDX platform in software."""

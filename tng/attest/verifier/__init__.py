@@ -1,0 +1,1 @@
+"""Judges: a peer's certificate in, an `AttestedPeer` or a refusal out."""

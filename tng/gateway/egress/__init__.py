@@ -1,0 +1,1 @@
+"""Ways out: where decrypted traffic goes."""

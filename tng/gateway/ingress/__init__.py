@@ -1,0 +1,1 @@
+"""Ways in: how plain traffic is taken up, and what its destination is."""

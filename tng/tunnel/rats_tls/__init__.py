@@ -1,0 +1,1 @@
+"""RA-TLS: TLS 1.3 whose certificates carry evidence."""
