@@ -1,0 +1,74 @@
+"""`tng config`: look at a configuration without running it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import sys
+from typing import TYPE_CHECKING
+
+from tng.cli.launch import add_config_arguments, read_config
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser("config", help="check, show or describe a configuration")
+    actions = parser.add_subparsers(title="actions", required=True)
+    check = actions.add_parser("check", help="name every problem and every danger; 2 if refused")
+    add_config_arguments(check)
+    check.set_defaults(run=run_check)
+    show = actions.add_parser("show", help="print it as understood, defaults filled in")
+    add_config_arguments(show)
+    show.set_defaults(run=run_show)
+    render = actions.add_parser("from-env", help="make a configuration from a cai.env file")
+    render.add_argument("side", choices=["ingress", "egress"])
+    render.add_argument("file", help="the cai.env file")
+    render.set_defaults(run=run_from_env)
+    schema = actions.add_parser("schema", help="print the JSON Schema (draft 2020-12)")
+    schema.set_defaults(run=run_schema)
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """Check a configuration; dangers are told, but do not refuse it."""
+    from tng.config.dangers import dangers
+    from tng.config.loader import prepare_config
+
+    config = prepare_config(read_config(arguments))
+    for danger in dangers(config):
+        print(f"warning: {danger}")
+    print("configuration OK")
+    return 0
+
+
+def run_show(arguments: argparse.Namespace) -> int:
+    """Print a configuration as understood; secrets are masked."""
+    from tng.config.loader import parse_config
+
+    config = parse_config(read_config(arguments))
+    shown = config.model_dump(mode="json", by_alias=True, exclude_none=True)
+    json.dump(shown, sys.stdout, indent=2)
+    print()
+    return 0
+
+
+def run_from_env(arguments: argparse.Namespace) -> int:
+    """Print the configuration that a cai.env file stands for."""
+    from tng.config.cai_env import config_from_cai_env, parse_cai_env
+
+    values = parse_cai_env(pathlib.Path(arguments.file).read_text(encoding="utf-8"))
+    json.dump(config_from_cai_env(values, arguments.side), sys.stdout, indent=2)
+    print()
+    return 0
+
+
+def run_schema(_: argparse.Namespace) -> int:
+    """Print the JSON Schema."""
+    from tng.config.schema import json_schema
+
+    json.dump(json_schema(), sys.stdout, indent=2)
+    print()
+    return 0

@@ -1,0 +1,89 @@
+"""The command `tng`: words in, exit status out.
+
+0 clean, 1 runtime failure, 2 bad configuration or usage.  Each command's module is imported when
+the command is used, so that `tng launch` starts fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from tng import __version__
+from tng.cli import config, demo, launch, trustee, verify
+from tng.cli.conflict import refuse_conflict
+from tng.errors import ConfigError, TngError
+from tng.observe.logs import configure_logging
+from tng.observe.options import LogFlags, log_options
+
+_COMMANDS: Final = (launch, demo, trustee, config, verify)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    try:
+        refuse_conflict()
+        logging_ = configure_logging(log_options(_log_flags(options), os.environ))
+    except TngError as error:
+        return report(error)
+    try:
+        status: int = options.run(options)
+    except TngError as error:
+        status = report(error)
+    except KeyboardInterrupt:
+        status = 130
+    finally:
+        logging_.close()
+    return status
+
+
+def report(error: TngError) -> int:
+    """Print `error` the way every command does; its exit status."""
+    if isinstance(error, ConfigError):
+        for problem in error.problems:
+            print(f"tng: error: {problem}", file=sys.stderr)
+    else:
+        print(f"tng: error: {error} [{error.code}]", file=sys.stderr)
+    return error.exit_status
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="tng", description="Trusted Network Gateway: attested tunnels to services in a TEE."
+    )
+    parser.add_argument("--version", action="version", version=f"tng {__version__} (tng-gateway)")
+    logs = parser.add_argument_group("log options")
+    logs.add_argument("--log-file", metavar="FILE", help="write log lines here, not to stdout")
+    logs.add_argument("--log-format", metavar="FORMAT", help="text (default) or json")
+    logs.add_argument("--log-error-file", metavar="FILE", help="write ERROR lines here")
+    logs.add_argument("--log-rolling", action="store_true", help="roll log files by size")
+    logs.add_argument("--log-max-size", metavar="SIZE", help="size of a log file, e.g. 64MB")
+    logs.add_argument("--log-max-backups", metavar="N", help="rolled files kept, default 5")
+    logs.add_argument(
+        "--tokio-console", action="store_true", help="accepted for compatibility, does nothing"
+    )
+    commands = parser.add_subparsers(title="commands", dest="command", required=True)
+    for command in _COMMANDS:
+        command.add_parser(commands)
+    return parser
+
+
+def _log_flags(options: argparse.Namespace) -> LogFlags:
+    return LogFlags(
+        file=options.log_file,
+        format=options.log_format,
+        error_file=options.log_error_file,
+        rolling=options.log_rolling,
+        max_size=options.log_max_size,
+        max_backups=options.log_max_backups,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""`tng verify HOST:PORT`: judge a live egress and print every check; nothing is sent to it.
+
+Exit status 0 if the peer is accepted, 1 if it is refused or cannot be judged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from tng.errors import ConfigError, TngError, UntrustedPeerError
+
+if TYPE_CHECKING:
+    from tng.config.model import Verify
+    from tng.endpoint import Endpoint
+    from tng.verdict import Verdict
+
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "verify",
+        help="judge a live egress",
+        description="Connect to an egress, have its evidence judged, print every check, and leave.",
+    )
+    parser.add_argument("endpoint", metavar="HOST:PORT", help="the egress")
+    parser.add_argument("--as-addr", metavar="URL", help="the attestation service")
+    parser.add_argument(
+        "--policy-id", metavar="ID", action="append", help="policy to demand; default: default"
+    )
+    parser.add_argument(
+        "--trusted-cert", metavar="FILE", action="append", help="trust anchor of tokens (PEM)"
+    )
+    parser.add_argument("--passport", action="store_true", help="the egress shows a token itself")
+    parser.add_argument(
+        "--allow-simulated", action="store_true", help="DANGEROUS: accept simulated evidence"
+    )
+    parser.add_argument(
+        "--verify", metavar="JSON", help="a whole `verify` section, instead of the options above"
+    )
+    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Judge the egress; see the module."""
+    import trio
+
+    from tng.attest.verifier.factory import make_verifier
+    from tng.clock import SystemClock
+    from tng.tunnel.rats_tls.probe import probe
+    from tng.verdict import AttestedPeer
+
+    endpoint = _endpoint(arguments.endpoint)
+    clock = SystemClock()
+    verifier = make_verifier(_verify_section(arguments), clock)
+    try:
+        peer = trio.run(probe, endpoint, verifier, clock)
+    except UntrustedPeerError as error:
+        if error.verdict is not None:
+            _print_verdict(error.verdict, as_json_text=arguments.json)
+        raise
+    if not isinstance(peer, AttestedPeer):
+        raise TngError("the peer was not judged")
+    _print_verdict(peer.verdict, as_json_text=arguments.json)
+    return 0
+
+
+def _endpoint(text: str) -> Endpoint:
+    from tng.endpoint import parse_authority
+
+    try:
+        return parse_authority(text)
+    except ValueError as exc:
+        raise ConfigError([f"HOST:PORT: {exc}"]) from exc
+
+
+def _verify_section(arguments: argparse.Namespace) -> Verify:
+    """The `verify` section, checked exactly as in a configuration."""
+    from tng.config.loader import prepare_config
+
+    if arguments.verify is not None:
+        try:
+            section = json.loads(arguments.verify)
+        except json.JSONDecodeError as exc:
+            raise ConfigError([f"--verify: not JSON: {exc}"]) from exc
+    else:
+        section = {"policy_ids": arguments.policy_id or ["default"]}
+        if arguments.as_addr:
+            section["as_addr"] = arguments.as_addr
+        if arguments.trusted_cert:
+            section["trusted_certs_paths"] = arguments.trusted_cert
+        if arguments.passport:
+            section["model"] = "passport"
+        if arguments.allow_simulated:
+            section["allow_simulated"] = True
+    listen = {"host": "127.0.0.1", "port": 1}
+    config = prepare_config(
+        json.dumps({"add_ingress": [{"http_proxy": {"proxy_listen": listen}, "verify": section}]})
+    )
+    return config.add_ingress[0].verifiers[0]
+
+
+def _print_verdict(verdict: Verdict, *, as_json_text: bool) -> None:
+    from tng.attest.verifier.explain import as_json, lines
+
+    if as_json_text:
+        print(json.dumps(as_json(verdict), indent=2))
+        return
+    for line in lines(verdict):
+        print(line)

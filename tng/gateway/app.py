@@ -1,0 +1,184 @@
+"""A running gateway: from a checked configuration to the last byte.
+
+Start: listeners are bound first, so that a port in use is an error at once; then everything that
+keeps itself up to date runs beside the traffic.  An attestation service or an attester that is
+away does not keep the gateway from starting: requests are refused, with the reason, until it is
+there.  Stop: listeners close, streams drain until a deadline, what is left is cut.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import trio
+
+from tng import __version__
+from tng.clock import Clock
+from tng.config.dangers import dangers
+from tng.config.model import TngConfig
+from tng.dataplane.listener import Listener, make_listening_socket
+from tng.dataplane.reactor import Reactor
+from tng.endpoint import Endpoint
+from tng.gateway.control import ControlInterface
+from tng.gateway.entries import Entry, Serve, Services, build_egress, build_ingress
+from tng.tunnel.bridge import Bridge
+from tng.tunnel.dialer import Dialer
+
+log = logging.getLogger(__name__)
+
+_STOP_TIMEOUT_S: Final = 5.0
+"""Seconds for the reactor to cancel what is left; cancelling runs no foreign code."""
+
+_DRAIN_POLL_S: Final = 0.05
+
+
+class Gateway:
+    """All entries of one configuration.
+
+    Args:
+        config: checked, and available in this version.
+        clock: the time of day.
+    """
+
+    def __init__(self, config: TngConfig, clock: Clock) -> None:
+        self._config = config
+        self._reactor = Reactor()
+        bridge = Bridge(self._reactor)
+        services = Services(self._reactor, bridge, Dialer(self._reactor, bridge), clock)
+        self._bridge = bridge
+        self.entries: list[Entry] = [
+            *(build_ingress(i, entry, services) for i, entry in enumerate(config.add_ingress)),
+            *(build_egress(i, entry, services) for i, entry in enumerate(config.add_egress)),
+        ]
+        self.dangers = dangers(config)
+        self._started = False
+        self._stopping = False
+
+    def not_ready(self) -> list[str]:
+        """Why traffic cannot be served, one reason per entry; empty when it can."""
+        if not self._started:
+            return ["starting"]
+        if self._stopping:
+            return ["stopping"]
+        return [
+            f"{entry.path}: {reason}"
+            for entry in self.entries
+            for part in entry.background
+            if (reason := part.not_ready) is not None
+        ]
+
+    async def run(self) -> None:
+        """Serve until a signal says stop; then drain.
+
+        Raises:
+            StartError: a listener cannot be bound.
+        """
+        _announce(self.dangers)
+        sockets = self._bind()
+        control = ControlInterface(self._config.control_interface, self)
+        self._reactor.start()
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._bridge.run)
+                await nursery.start(control.run)
+                for entry in self.entries:
+                    for part in entry.background:
+                        nursery.start_soon(part.run)
+                listeners = self._listen(sockets)
+                self._started = True
+                log.info("All services are ready service_count=%d", len(self.entries))
+                await self._until_stopped(listeners)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._reactor.stop(_STOP_TIMEOUT_S)
+        log.info("Exited gracefully")
+
+    # -- start -----------------------------------------------------------------------
+
+    def _bind(self) -> list[tuple[socket.socket, Endpoint, Serve]]:
+        bound: list[tuple[socket.socket, Endpoint, Serve]] = []
+        try:
+            for entry in self.entries:
+                for endpoint, serve in entry.listeners:
+                    listening = make_listening_socket(endpoint.host, endpoint.port)
+                    bound.append((listening, endpoint, serve))
+        except BaseException:
+            for listening, _, _ in bound:
+                listening.close()
+            raise
+        return bound
+
+    def _listen(self, sockets: list[tuple[socket.socket, Endpoint, Serve]]) -> list[Listener]:
+        listeners = [
+            Listener(self._reactor, listening, _server(serve), name=str(endpoint))
+            for listening, endpoint, serve in sockets
+        ]
+        for _, endpoint, _ in sockets:
+            log.info("listening on %s", endpoint)
+        return listeners
+
+    # -- stop ------------------------------------------------------------------------
+
+    async def _until_stopped(self, listeners: list[Listener]) -> None:
+        with _open_signals() as signals:
+            received = await anext(signals)
+            log.info("Instance cancelled by %s", signal.Signals(received).name)
+            self._stopping = True
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._drain, listeners, nursery.cancel_scope)
+                await anext(signals)
+                log.warning("second signal: streams in flight are cut")
+                nursery.cancel_scope.cancel()
+
+    async def _drain(self, listeners: list[Listener], scope: trio.CancelScope) -> None:
+        """Take nothing new, and wait for what is in flight."""
+        log.info("Shutting down the instance")
+        self._reactor.call(self._let_go, listeners)
+        with trio.move_on_after(self._config.drain_timeout_secs) as limit:
+            while True:
+                await trio.sleep(_DRAIN_POLL_S)
+                if not self._reactor.tasks:
+                    break
+        if limit.cancelled_caught:
+            log.warning(
+                "%d connections cut after %g s of draining",
+                len(self._reactor.tasks),
+                self._config.drain_timeout_secs,
+            )
+        scope.cancel()
+
+    def _let_go(self, listeners: list[Listener]) -> None:
+        for listener in listeners:
+            listener.close()
+        for entry in self.entries:
+            entry.tunnel.drain()
+            entry.let_idle_go()
+
+
+def _server(
+    serve: Serve,
+) -> Callable[[socket.socket, tuple[str, int]], Coroutine[None, None, None]]:
+    def serve_accepted(
+        accepted: socket.socket, address: tuple[str, int]
+    ) -> Coroutine[None, None, None]:
+        return serve(accepted, Endpoint(address[0], address[1]))
+
+    return serve_accepted
+
+
+@contextmanager
+def _open_signals() -> Iterator[trio.abc.ReceiveChannel[int]]:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        yield signals  # type: ignore[misc]
+
+
+def _announce(found: list[str]) -> None:
+    log.info("tng-gateway %s starting pid=%d", __version__, os.getpid())
+    for danger in found:
+        log.warning("DANGEROUS by configuration: %s", danger)

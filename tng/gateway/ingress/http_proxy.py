@@ -1,0 +1,139 @@
+"""The `http_proxy` way in: CONNECT, and plain HTTP/1 requests forwarded one by one.
+
+Source: RFC 9110 section 9.3.6, RFC 9112; spec of the RATS-TLS transport, section 5.2.  CONNECT is
+answered only after the tunnel stands; a request in absolute-form goes where its URI says.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import h11
+
+from tng.dataplane.plain import PlainEnd
+from tng.dataplane.task import Cancelled, Task
+from tng.errors import RequestRejectedError, TngError
+from tng.gateway.flow import Accepted, Flow
+from tng.gateway.ingress.http_forward import ForwardExchange
+from tng.gateway.replies import CONNECTED, error_response
+from tng.wire.http1 import MAX_HEAD_SIZE, connect_destination, match_plain_connect
+
+IDLE_TIMEOUT_S: Final = 120.0
+"""Seconds a client may keep a connection without a request."""
+
+HEAD_TIMEOUT_S: Final = 10.0
+"""Seconds from the first octet of a request head to its last."""
+
+_RECEIVE_SIZE: Final = 16384
+
+
+class _ClientGone(Exception):  # noqa: N818 - an event, not an error
+    """The client closed between requests."""
+
+
+class HttpProxyIngress:
+    """Serves the clients of one proxy port.
+
+    Args:
+        flow: carries them.
+    """
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self._idle: set[Task] = set()
+
+    def let_idle_go(self) -> None:
+        """End the connections that wait for a request, and none that is being served."""
+        for task in list(self._idle):
+            task.cancel()
+
+    async def serve(self, client: PlainEnd) -> None:
+        """Serve one client connection to its end."""
+        try:
+            await self._serve(client)
+        except _ClientGone:
+            client.close()
+        except Cancelled:
+            client.close()  # nothing is lost by it where it waited for a request
+            raise
+        except h11.RemoteProtocolError as exc:
+            error = RequestRejectedError(f"not an HTTP/1 request: {exc}", status=_status(exc))
+            await self._refuse(client, error)
+        except RequestRejectedError as error:
+            await self._refuse(client, error)
+
+    async def _serve(self, client: PlainEnd) -> None:
+        data = await self._first_octets(client)
+        connect = match_plain_connect(data)
+        if connect is not None:
+            client.unread(data[connect.length :])
+            accepted = Accepted(client, connect.destination, CONNECTED, error_response)
+            await self._flow.carry(accepted)
+            return
+        server = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_SIZE)
+        server.receive_data(data)
+        await self._serve_requests(client, server)
+
+    async def _serve_requests(self, client: PlainEnd, server: h11.Connection) -> None:
+        while True:
+            request = await self._next_request(client, server)
+            if request.method == b"CONNECT":
+                destination = connect_destination(request)
+                client.unread(server.trailing_data[0])
+                await self._flow.carry(Accepted(client, destination, CONNECTED, error_response))
+                return
+            exchange = ForwardExchange(self._flow, client, server)
+            if not await exchange.run(request):
+                client.close()
+                return
+            server.start_next_cycle()
+
+    async def _next_request(self, client: PlainEnd, server: h11.Connection) -> h11.Request:
+        """The next request head; idle time and head time are bounded apart."""
+        started = server.trailing_data[0] != b""
+        while True:
+            event = server.next_event()
+            if isinstance(event, h11.Request):
+                return event
+            if event is not h11.NEED_DATA:
+                raise _ClientGone
+            if not started:
+                server.receive_data(await self._first_octets(client))
+                started = True
+                continue
+            with self._flow.reactor.deadline(HEAD_TIMEOUT_S, _late):
+                data = await client.receive(_RECEIVE_SIZE)
+            if not data:
+                raise _ClientGone
+            server.receive_data(data)
+
+    async def _first_octets(self, client: PlainEnd) -> bytes:
+        """Wait, idle, for the beginning of a request."""
+        reactor = self._flow.reactor
+        task = reactor.current
+        if task is not None:
+            self._idle.add(task)
+        try:
+            with reactor.deadline(IDLE_TIMEOUT_S, _ClientGone):
+                data = await client.receive(_RECEIVE_SIZE)
+        finally:
+            if task is not None:
+                self._idle.discard(task)
+        if not data:
+            raise _ClientGone
+        return data
+
+    async def _refuse(self, client: PlainEnd, error: TngError) -> None:
+        self._flow.unrouted(client, error)
+        await client.send(error_response(error))
+        client.close()
+
+
+def _late() -> RequestRejectedError:
+    return RequestRejectedError(
+        f"the request head did not arrive within {HEAD_TIMEOUT_S:g} s", status=408
+    )
+
+
+def _status(error: h11.RemoteProtocolError) -> int:
+    return error.error_status_hint or 400

@@ -1,0 +1,113 @@
+"""Our own certificate, made at start and renewed while we run (trio side).
+
+Source: spec of the RATS-TLS transport, section 1.6.  An attester that cannot be reached never
+ends the process: the certificate made before stays in use, and without one the gateway is not
+ready and says why.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final, Protocol
+
+import trio
+
+from tng.attest.credential import Credential
+from tng.clock import Clock
+from tng.errors import EvidenceError, TngError
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY_S: Final = 0.2
+LAST_RETRY_S: Final = 3.0
+"""Back-off between attempts while there is no certificate; the ceiling bounds how late we heal."""
+
+RENEWAL_RETRY_S: Final = 10.0
+"""Seconds between attempts while an older certificate still serves."""
+
+SHORTEST_INTERVAL_S: Final = 1.0
+"""A token that is about to end must not make us spin."""
+
+
+class Source(Protocol):
+    """Makes certificates; `attest.credential.CredentialSource` is the real one."""
+
+    async def make(self) -> Credential:
+        """A certificate over a new key, with fresh evidence."""
+        ...
+
+
+class Identity:
+    """The certificate in use, and the task that renews it.
+
+    Args:
+        source: makes certificates.
+        refresh_interval: seconds between renewals; 0 for a new one per connection.
+        clock: the time of day, against which certificates end.
+    """
+
+    def __init__(self, source: Source, refresh_interval: int, clock: Clock) -> None:
+        self._source = source
+        self._interval = refresh_interval
+        self._clock = clock
+        self._current: Credential | None = None
+        self._failure = "no certificate has been made yet"
+
+    @property
+    def per_connection(self) -> bool:
+        """Whether every connection asks for a certificate of its own."""
+        return self._interval == 0
+
+    @property
+    def current(self) -> Credential | None:
+        """The certificate in use; any thread may read it."""
+        return self._current
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why we cannot prove who we are, or None when we can."""
+        if self._current is None:
+            return f"no attested certificate: {self._failure}"
+        if self._current.not_after <= self._clock.now():
+            return f"the attested certificate has ended: {self._failure}"
+        return None
+
+    async def fresh(self) -> Credential:
+        """A new certificate for one connection.
+
+        Raises:
+            EvidenceError: the attester gave no evidence.
+            AppraiserError: the attestation service gave no token (passport).
+        """
+        return await self._source.make()
+
+    async def run(self) -> None:
+        """Make a certificate, then renew it, until cancelled."""
+        retry = FIRST_RETRY_S
+        while True:
+            try:
+                self._current = await self._source.make()
+            except TngError as error:
+                self._note(error)
+                await trio.sleep(retry if self._current is None else RENEWAL_RETRY_S)
+                retry = min(retry * 2, LAST_RETRY_S)
+            else:
+                retry = FIRST_RETRY_S
+                log.info("attested certificate made tee=%s", self._current.tee)
+                await self._sleep_until_due(self._current)
+
+    async def _sleep_until_due(self, credential: Credential) -> None:
+        remaining = credential.not_after - self._clock.now()
+        # With a new certificate per connection this one only proves that we could make one.
+        interval = self._interval or remaining
+        await trio.sleep(max(min(interval, remaining), SHORTEST_INTERVAL_S))
+
+    def _note(self, error: TngError) -> None:
+        self._failure = str(error)
+        kept = "" if self._current is None else "; the certificate made before stays in use"
+        log.warning("cannot make an attested certificate: %s%s", error, kept)
+
+
+def no_certificate(identity: Identity) -> EvidenceError:
+    """The error of a connection that needs our certificate while there is none."""
+    return EvidenceError(identity.not_ready or "no attested certificate")

@@ -1,0 +1,158 @@
+"""The server side: takes a TCP connection, hands on streams whose peer has been judged.
+
+One instance serves one `add_egress` entry.  See the package docstring for the order of things.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Final
+
+from tng.attest.verifier.base import Verifier
+from tng.clock import Clock
+from tng.dataplane.mux import MuxConnection, MuxStream
+from tng.dataplane.poller import READ
+from tng.dataplane.reactor import Reactor
+from tng.dataplane.task import Wait
+from tng.dataplane.tls import TlsEnd
+from tng.errors import RemoteProtocolError
+from tng.tunnel.base import Opened, Peer
+from tng.tunnel.bridge import Bridge
+from tng.tunnel.rats_tls import (
+    ALPN_MULTIPLEX,
+    ALPN_RAW,
+    HANDSHAKE_TIMEOUT_S,
+)
+from tng.tunnel.rats_tls.contexts import Contexts
+from tng.tunnel.rats_tls.identity import Identity
+from tng.tunnel.rats_tls.judging import judge, lifetime_s, remaining_s
+
+FIRST_OCTET_TIMEOUT_S: Final = 5.0
+"""Seconds until a new connection must say something; health probes say nothing and leave."""
+
+Serve = Callable[[Opened, "MuxStream | None"], Coroutine[None, None, None]]
+"""Serves one stream.  The second argument is the same stream where it still has to be accepted."""
+
+
+class RatsTlsServer:
+    """Accepts tunnels.
+
+    Args:
+        reactor: where the connections live.
+        bridge: to trio.
+        multiplex: True or False to force it, None to take what the client offers.
+        identity: our certificate, if the operator said `attest`.
+        verifier: the judge of clients, if the operator said `verify`.
+        clock: against which verdicts end.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        bridge: Bridge,
+        multiplex: bool | None,
+        identity: Identity | None,
+        verifier: Verifier | None,
+        clock: Clock,
+    ) -> None:
+        self._reactor = reactor
+        self._bridge = bridge
+        self._verifier = verifier
+        self._clock = clock
+        self._multiplex = multiplex
+        self._connections: set[MuxConnection] = set()
+        self._contexts = Contexts(
+            _alpn_accepted(multiplex),
+            identity,
+            bridge,
+            server_side=True,
+            ask_client_certificate=verifier is not None,
+        )
+
+    async def accept(self, plain: socket.socket, label: str, serve: Serve) -> None:
+        """Serve one TCP connection to its end, or leave its streams to tasks of their own.
+
+        Args:
+            plain: the accepted socket; owned from here on.
+            label: the client in words.
+            serve: called for each stream, after the verdict.
+
+        Raises:
+            RemoteProtocolError: not a TNG client, or it broke off.
+            TngError: our own certificate is missing, or the client was refused.
+        """
+        end = await self._handshake(plain)
+        peer = await judge(end, self._verifier, self._bridge, label)
+        if end.alpn == ALPN_MULTIPLEX:
+            self._share(end, peer, serve)
+        else:
+            lifetime = lifetime_s(peer, self._clock.now())
+            await serve(Opened(end, peer, end.local, lifetime), None)
+
+    def drain(self) -> None:
+        """Tell every client to open no further stream."""
+        for connection in list(self._connections):
+            connection.drain()
+
+    async def _handshake(self, plain: socket.socket) -> TlsEnd:
+        try:
+            await _first_octet(self._reactor, plain)
+            context = await self._contexts.get()
+            end = TlsEnd(self._reactor, plain, context, server_side=True, server_name=None)
+        except BaseException:
+            plain.close()
+            raise
+        try:
+            await end.handshake(HANDSHAKE_TIMEOUT_S)
+        except BaseException:
+            end.abort()
+            raise
+        return end
+
+    def _share(self, end: TlsEnd, peer: Peer, serve: Serve) -> None:
+        def on_stream(stream: MuxStream) -> Coroutine[None, None, None]:
+            lifetime = lifetime_s(peer, self._clock.now())
+            return serve(Opened(stream, peer, end.local, lifetime), stream)
+
+        def on_closed(_reason: str) -> None:
+            self._connections.discard(connection)
+
+        connection = MuxConnection(
+            self._reactor, end, role="server", on_stream=on_stream, on_closed=on_closed
+        )
+        self._connections.add(connection)
+        connection.start()
+        remaining = remaining_s(peer, self._clock.now())
+        if remaining is not None:
+            self._reactor.call_later(remaining, connection.drain)
+
+
+def _alpn_accepted(multiplex: bool | None) -> tuple[bytes, ...]:
+    if multiplex is None:
+        return (ALPN_MULTIPLEX, ALPN_RAW)
+    return (ALPN_MULTIPLEX,) if multiplex else (ALPN_RAW,)
+
+
+async def _first_octet(reactor: Reactor, plain: socket.socket) -> None:
+    """Wait until the client has sent something, or has gone.
+
+    Raises:
+        RemoteProtocolError: nothing came within `FIRST_OCTET_TIMEOUT_S`.
+    """
+    readable: Wait[None] = Wait()
+
+    def on_event(_events: int) -> None:
+        if not readable.is_set:
+            readable.set(None)
+
+    reactor.add(plain.fileno(), READ, on_event)
+    try:
+        with reactor.deadline(FIRST_OCTET_TIMEOUT_S, _silent):
+            await readable
+    finally:
+        reactor.remove(plain.fileno())
+
+
+def _silent() -> RemoteProtocolError:
+    return RemoteProtocolError(f"the client sent nothing within {FIRST_OCTET_TIMEOUT_S:g} s")
