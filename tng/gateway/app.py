@@ -12,8 +12,8 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractContextManager
 from typing import Final
 
 import trio
@@ -26,7 +26,7 @@ from tng.dataplane.listener import Listener, make_listening_socket
 from tng.dataplane.reactor import Reactor
 from tng.endpoint import Endpoint
 from tng.gateway.control import ControlInterface
-from tng.gateway.entries import Entry, Serve, Services, build_egress, build_ingress
+from tng.gateway.entries import Entry, Serve, Services, Trust, build_egress, build_ingress
 from tng.tunnel.bridge import Bridge
 from tng.tunnel.dialer import Dialer
 
@@ -44,19 +44,22 @@ class Gateway:
     Args:
         config: checked, and available in this version.
         clock: the time of day.
+        trust: who makes certificates, and who judges them.
     """
 
-    def __init__(self, config: TngConfig, clock: Clock) -> None:
+    def __init__(self, config: TngConfig, clock: Clock, trust: Trust | None = None) -> None:
         self._config = config
         self._reactor = Reactor()
         bridge = Bridge(self._reactor)
-        services = Services(self._reactor, bridge, Dialer(self._reactor, bridge), clock)
+        dialer = Dialer(self._reactor, bridge)
+        services = Services(self._reactor, bridge, dialer, clock, trust or Trust())
         self._bridge = bridge
         self.entries: list[Entry] = [
             *(build_ingress(i, entry, services) for i, entry in enumerate(config.add_ingress)),
             *(build_egress(i, entry, services) for i, entry in enumerate(config.add_egress)),
         ]
         self.dangers = dangers(config)
+        self._listeners: list[Listener] = []
         self._started = False
         self._stopping = False
 
@@ -80,6 +83,22 @@ class Gateway:
             StartError: a listener cannot be bound.
         """
         _announce(self.dangers)
+        with _open_signals() as signals:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.serve)
+                log.info("All services are ready service_count=%d", len(self.entries))
+                received = await anext(signals)
+                log.info("Instance cancelled by %s", signal.Signals(received).name)
+                await self._drain_unless_hurried(signals)
+                nursery.cancel_scope.cancel()
+        log.info("Exited gracefully")
+
+    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; what is then in flight is cut.
+
+        Raises:
+            StartError: a listener cannot be bound.
+        """
         sockets = self._bind()
         control = ControlInterface(self._config.control_interface, self)
         self._reactor.start()
@@ -90,14 +109,29 @@ class Gateway:
                 for entry in self.entries:
                     for part in entry.background:
                         nursery.start_soon(part.run)
-                listeners = self._listen(sockets)
+                self._listeners = self._listen(sockets)
                 self._started = True
-                log.info("All services are ready service_count=%d", len(self.entries))
-                await self._until_stopped(listeners)
-                nursery.cancel_scope.cancel()
+                task_status.started()
+                await trio.sleep_forever()
         finally:
             self._reactor.stop(_STOP_TIMEOUT_S)
-        log.info("Exited gracefully")
+
+    async def drain(self) -> None:
+        """Take nothing new, and wait for what is in flight, up to the configured deadline."""
+        log.info("Shutting down the instance")
+        self._stopping = True
+        self._reactor.call(self._let_go)
+        with trio.move_on_after(self._config.drain_timeout_secs) as limit:
+            while True:
+                await trio.sleep(_DRAIN_POLL_S)
+                if not self._reactor.tasks:
+                    break
+        if limit.cancelled_caught:
+            log.warning(
+                "%d connections cut after %g s of draining",
+                len(self._reactor.tasks),
+                self._config.drain_timeout_secs,
+            )
 
     # -- start -----------------------------------------------------------------------
 
@@ -125,36 +159,19 @@ class Gateway:
 
     # -- stop ------------------------------------------------------------------------
 
-    async def _until_stopped(self, listeners: list[Listener]) -> None:
-        with _open_signals() as signals:
-            received = await anext(signals)
-            log.info("Instance cancelled by %s", signal.Signals(received).name)
-            self._stopping = True
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._drain, listeners, nursery.cancel_scope)
-                await anext(signals)
-                log.warning("second signal: streams in flight are cut")
-                nursery.cancel_scope.cancel()
+    async def _drain_unless_hurried(self, signals: AsyncIterator[int]) -> None:
+        async def drain(scope: trio.CancelScope) -> None:
+            await self.drain()
+            scope.cancel()
 
-    async def _drain(self, listeners: list[Listener], scope: trio.CancelScope) -> None:
-        """Take nothing new, and wait for what is in flight."""
-        log.info("Shutting down the instance")
-        self._reactor.call(self._let_go, listeners)
-        with trio.move_on_after(self._config.drain_timeout_secs) as limit:
-            while True:
-                await trio.sleep(_DRAIN_POLL_S)
-                if not self._reactor.tasks:
-                    break
-        if limit.cancelled_caught:
-            log.warning(
-                "%d connections cut after %g s of draining",
-                len(self._reactor.tasks),
-                self._config.drain_timeout_secs,
-            )
-        scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drain, nursery.cancel_scope)
+            await anext(signals)
+            log.warning("second signal: streams in flight are cut")
+            nursery.cancel_scope.cancel()
 
-    def _let_go(self, listeners: list[Listener]) -> None:
-        for listener in listeners:
+    def _let_go(self) -> None:
+        for listener in self._listeners:
             listener.close()
         for entry in self.entries:
             entry.tunnel.drain()
@@ -172,10 +189,8 @@ def _server(
     return serve_accepted
 
 
-@contextmanager
-def _open_signals() -> Iterator[trio.abc.ReceiveChannel[int]]:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        yield signals  # type: ignore[misc]
+def _open_signals() -> AbstractContextManager[AsyncIterator[int]]:
+    return trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT)
 
 
 def _announce(found: list[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from tng import __version__
 from tng.attest.appraiser.base import Appraiser
@@ -29,14 +29,32 @@ from tng.observe.metrics import EntryMeter, Side, entry_labels
 from tng.tunnel.bridge import Bridge
 from tng.tunnel.dialer import Dialer
 from tng.tunnel.rats_tls.client import ClientOptions, RatsTlsClient
-from tng.tunnel.rats_tls.identity import Identity
+from tng.tunnel.rats_tls.identity import Identity, Source
 from tng.tunnel.rats_tls.pool import PoolLimits
 from tng.tunnel.rats_tls.server import RatsTlsServer
 
-USER_AGENT = f"tng-gateway/{__version__}"
+USER_AGENT: Final = f"tng-gateway/{__version__}"
 
 Serve = Callable[[socket.socket, Endpoint], Coroutine[None, None, None]]
 """Serves one accepted TCP connection, given the client's address."""
+
+
+def make_source(attest: Attest, clock: Clock) -> Source:
+    """The source of our certificates that the configuration names."""
+    appraiser: Appraiser | None = None
+    if attest.model == "passport":
+        if attest.as_addr is None:
+            raise AssertionError("a passport without as_addr has passed the check of the model")
+        appraiser = TrusteeRestAppraiser(attest.as_addr, attest.as_headers, user_agent=USER_AGENT)
+    return CredentialSource(make_attester(attest), clock, appraiser, attest.policy_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Who makes certificates and who judges them; tests and the demo put others in their place."""
+
+    make_source: Callable[[Attest, Clock], Source] = make_source
+    make_verifier: Callable[[Verify, Clock], Verifier] = make_verifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +65,7 @@ class Services:
     bridge: Bridge
     dialer: Dialer
     clock: Clock
+    trust: Trust
 
 
 class Background(Protocol):
@@ -206,19 +225,12 @@ def _client_server(flow: Flow, serve_client: Callable[[PlainEnd], Awaitable[None
 def _identity(attest: Attest | None, services: Services) -> Identity | None:
     if attest is None:
         return None
-    appraiser: Appraiser | None = None
-    if attest.model == "passport":
-        if attest.as_addr is None:
-            raise AssertionError("a passport without as_addr has passed the check of the model")
-        appraiser = TrusteeRestAppraiser(attest.as_addr, attest.as_headers, user_agent=USER_AGENT)
-    source = CredentialSource(make_attester(attest), services.clock, appraiser, attest.policy_ids)
+    source = services.trust.make_source(attest, services.clock)
     return Identity(source, attest.refresh_interval, services.clock)
 
 
 def _verifier(verifiers: tuple[Verify, ...], services: Services) -> Verifier | None:
-    if not verifiers:
-        return None
-    return make_verifier(verifiers[0], services.clock)
+    return services.trust.make_verifier(verifiers[0], services.clock) if verifiers else None
 
 
 def _labels(side: Side, number: int, entry: Ingress | Egress) -> dict[str, str]:

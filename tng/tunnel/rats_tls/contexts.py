@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 
@@ -81,4 +82,6 @@ def _tls_credential(credential: Credential) -> TlsCredential:
 
 def _dummy_credential() -> TlsCredential:
     key = load_pem_private_key(dummy.DUMMY_KEY_PEM, None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise AssertionError("the dummy key is a P-256 key")  # noqa: TRY004 - cannot be otherwise
     return TlsCredential(key, x509.load_pem_x509_certificate(dummy.DUMMY_CERTIFICATE_PEM))

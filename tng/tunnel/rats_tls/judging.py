@@ -35,9 +35,9 @@ async def judge(end: TlsEnd, verifier: Verifier | None, bridge: Bridge, label: s
         return NoRa.NO_RA
     try:
         certificate = _certificate(end, label)
-        return verifier.judged_nowait(certificate) or await bridge.ask(
-            verifier.judge, certificate, label
-        )
+        known = verifier.judged_nowait(certificate)
+        if known is None:
+            known = await bridge.ask(verifier.judge, certificate, label)
     except TngError as error:
         log.warning("peer refused peer=%s code=%s: %s", label, error.code, error)
         end.abort()
@@ -45,6 +45,7 @@ async def judge(end: TlsEnd, verifier: Verifier | None, bridge: Bridge, label: s
     except BaseException:
         end.abort()
         raise
+    return known
 
 
 def remaining_s(peer: Peer, now: float) -> float | None:

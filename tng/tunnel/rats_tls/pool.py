@@ -239,14 +239,15 @@ class Pool:
 
     def _share(self, destination: Endpoint, known: _Destination, connected: Connected) -> _Shard:
         known.last_number += 1
+        number = known.last_number
         mux = MuxConnection(
             self._reactor,
             connected.end,
             role="client",
             on_stream=None,
-            on_closed=lambda reason: self._closed(destination, known, shard, reason),
+            on_closed=lambda reason: self._closed(destination, number, reason),
         )
-        shard = _Shard(known.last_number, mux, connected.peer, connected.end.local)
+        shard = _Shard(number, mux, connected.peer, connected.end.local)
         known.shards.append(shard)
         mux.start()
         self._reactor.call_later(IDLE_TIMEOUT_S, self._close_if_idle, known, shard)
@@ -257,14 +258,11 @@ class Pool:
 
     # -- ending connections ----------------------------------------------------------
 
-    def _closed(
-        self, destination: Endpoint, known: _Destination, shard: _Shard, reason: str
-    ) -> None:
-        if shard in known.shards:
-            known.shards.remove(shard)
-            log.debug(
-                "shared connection closed dst=%s id=%d: %s", destination, shard.number, reason
-            )
+    def _closed(self, destination: Endpoint, number: int, reason: str) -> None:
+        known = self._destinations.get(destination)
+        if known is not None:
+            known.shards = [shard for shard in known.shards if shard.number != number]
+            log.debug("shared connection closed dst=%s id=%d: %s", destination, number, reason)
 
     def _close_if_idle(self, known: _Destination, shard: _Shard) -> None:
         if shard not in known.shards:

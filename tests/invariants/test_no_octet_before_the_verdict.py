@@ -1,0 +1,125 @@
+"""The first rule: without a verdict no application octet moves, and nobody hears a success.
+
+Held over every way in x transport x way of failing, against peers that record what they are given.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+import trio
+from stage.certificates import self_signed, write_pem
+from stage.gateways import free_port, http_proxy, mapping, serving
+from stage.identities import Ordinary
+from stage.judges import Absent, Broken, Judge, Refusing, Undecided
+from stage.recorder import Recorder
+
+VERIFY = {"as_addr": "http://127.0.0.1:9/as", "policy_ids": ["default"]}
+ATTEST = {"aa_type": "simulated", "simulated_platform": "unused"}
+SECRET = b"Bearer sk-never-to-be-seen"
+TRANSPORTS = {"raw": False, "multiplexed": True, "auto": None}
+WAYS_IN = ("mapping", "connect", "absolute")
+JUDGES = {"refused": Refusing, "no judge": Absent, "judge breaks": Broken, "no verdict": Undecided}
+STATUS = {"refused": b"502", "no judge": b"503", "judge breaks": b"500", "no verdict": b""}
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return write_pem(tmp_path_factory.mktemp("pem"), *self_signed())
+
+
+def entry(way: str, port: int, target: int, multiplex: bool | None) -> dict[str, object]:
+    mode = mapping(port, target) if way == "mapping" else http_proxy(port)
+    return {**mode, "rats_tls": {"multiplex": multiplex}, "verify": VERIFY}
+
+
+def request(way: str, target: int) -> bytes:
+    authority = b"127.0.0.1:%d" % target
+    url = b"http://" + authority + b"/v1/completions" if way == "absolute" else b"/v1/completions"
+    head = b"POST " + url + b" HTTP/1.1\r\nHost: " + authority + b"\r\nAuthorization: " + SECRET
+    request = head + b"\r\nContent-Length: 6\r\n\r\nprompt"
+    if way == "connect":
+        return b"CONNECT " + authority + b" HTTP/1.1\r\nHost: x\r\n\r\n" + request
+    return request
+
+
+async def talk(port: int, data: bytes, seconds: float) -> bytes:
+    """Send everything at once, as an eager client does; all that comes back."""
+    heard = b""
+    with trio.move_on_after(seconds):
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            try:
+                await stream.send_all(data)
+                while more := await stream.receive_some():
+                    heard += more
+            except trio.BrokenResourceError:
+                pass
+    return heard
+
+
+@pytest.mark.parametrize("failure", JUDGES)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("way", WAYS_IN)
+async def test_a_peer_without_a_verdict_gets_no_octet(
+    way: str, transport: str, failure: str, pem: pathlib.Path
+) -> None:
+    judge = JUDGES[failure]()
+    with Recorder(pem) as peer:
+        port = free_port()
+        config = {"add_ingress": [entry(way, port, peer.port, TRANSPORTS[transport])]}
+        async with serving(config, judge):
+            limit = 0.4 if failure == "no verdict" else 5.0
+            heard = await talk(port, request(way, peer.port), limit)
+        assert peer.handshakes == 1, "the peer was never met: this proves nothing"
+        assert judge.asked == 1
+        assert bytes(peer.recorded) == b""
+        assert b" 200 " not in heard
+        if way != "mapping" and STATUS[failure]:
+            assert heard.split(b" ")[1] == STATUS[failure]
+            assert b"x-tng-error" in heard.lower()
+            assert SECRET not in heard
+
+
+@pytest.mark.parametrize("way", WAYS_IN)
+async def test_after_a_verdict_the_octets_move(way: str, pem: pathlib.Path) -> None:
+    with Recorder(pem, ["rats-tls"]) as peer:
+        port = free_port()
+        config = {"add_ingress": [entry(way, port, peer.port, False)]}
+        async with serving(config, Judge()):
+            heard = await talk(port, request(way, peer.port), 5)
+        assert SECRET in peer.recorded
+        assert b"forged" in heard
+
+
+@pytest.mark.parametrize("way", WAYS_IN)
+async def test_a_peer_that_is_not_tls_gets_no_octet_of_the_request(way: str) -> None:
+    with Recorder() as peer:
+        port = free_port()
+        config = {"add_ingress": [entry(way, port, peer.port, None)]}
+        async with serving(config, Judge()):
+            heard = await talk(port, request(way, peer.port), 15)
+        assert SECRET not in peer.recorded
+        assert b" 200 " not in heard
+
+
+@pytest.mark.parametrize("failure", [name for name in JUDGES if name != "no verdict"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_client_without_a_verdict_never_reaches_the_service(
+    transport: str, failure: str
+) -> None:
+    """The egress verifies: its backend is not even connected to."""
+    judge = JUDGES[failure]()
+    with Recorder() as backend:
+        way_in, tunnel = free_port(), free_port()
+        multiplex = {"rats_tls": {"multiplex": TRANSPORTS[transport]}}
+        client = {**mapping(way_in, tunnel), **multiplex, "attest": ATTEST}
+        server = {**mapping(tunnel, backend.port), **multiplex, "verify": VERIFY}
+        async with (
+            serving({"add_egress": [server]}, judge),
+            serving({"add_ingress": [client]}, source=Ordinary()),
+        ):
+            heard = await talk(way_in, request("mapping", tunnel), 5)
+        assert judge.asked >= 1
+        assert backend.accepted == 0
+        assert b" 200 " not in heard
