@@ -15,7 +15,7 @@ import trio
 
 from tng import __version__
 from tng.attest.verifier.explain import as_json
-from tng.config.model import ControlInterfaceConfig
+from tng.config.model import ControlInterface as ControlConfig
 from tng.dataplane.listener import make_listening_socket
 from tng.observe.metrics import CONTENT_TYPE, render_prometheus
 from tng.tunnel.rats_tls.client import RatsTlsClient
@@ -46,7 +46,7 @@ class ControlInterface:
         gateway: what to tell about.
     """
 
-    def __init__(self, config: ControlInterfaceConfig | None, gateway: Gateway) -> None:
+    def __init__(self, config: ControlConfig | None, gateway: Gateway) -> None:
         self._gateway = gateway
         self._slots = trio.CapacityLimiter(_MAX_CONNECTIONS)
         restful = config.restful if config else None

@@ -15,6 +15,7 @@ from tng.dataplane.reactor import Reactor
 from tng.dataplane.relay import relay
 from tng.endpoint import Endpoint
 from tng.errors import TngError
+from tng.gateway.farewell import farewell
 from tng.gateway.router import Router
 from tng.observe.access_log import AccessRecord, log_access
 from tng.observe.metrics import EntryMeter
@@ -77,7 +78,11 @@ class Flow:
             opened, tunnelled = await self.open(destination)
         except TngError as error:
             self.failed(client, destination, error)
-            await _tell(client, accepted.refusal(error))
+            words = accepted.refusal(error)
+            if words:
+                await farewell(self.reactor, client, words)
+            else:
+                client.abort()
             return
         try:
             if accepted.answer:
@@ -131,11 +136,3 @@ class Flow:
         self.meter.cx_failed += 1
         log_access(AccessRecord(client.remote, client.local, self._mode))
         log.info("request refused client=%s code=%s: %s", client.remote, error.code, error)
-
-
-async def _tell(client: PlainEnd, refusal: bytes) -> None:
-    if refusal:
-        await client.send(refusal)
-        client.close()
-    else:
-        client.abort()

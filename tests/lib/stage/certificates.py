@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import pathlib
 
 from cryptography import x509
@@ -15,15 +15,15 @@ def self_signed(common_name: str = "nobody") -> tuple[ec.EllipticCurvePrivateKey
     """A key and a self-signed certificate over it, valid for an hour around now."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=30))
-        .not_valid_after(now + datetime.timedelta(minutes=30))
+        .not_valid_before(now - dt.timedelta(minutes=30))
+        .not_valid_after(now + dt.timedelta(minutes=30))
         .sign(key, hashes.SHA256())
     )
     return key, certificate

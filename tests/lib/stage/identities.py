@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from stage.certificates import self_signed
-
 from tng.attest.credential import Credential
 
 

@@ -13,6 +13,7 @@ import h11
 from tng.dataplane.plain import PlainEnd
 from tng.dataplane.task import Cancelled, Task
 from tng.errors import RequestRejectedError, TngError
+from tng.gateway.farewell import farewell
 from tng.gateway.flow import Accepted, Flow
 from tng.gateway.ingress.http_forward import ForwardExchange
 from tng.gateway.replies import CONNECTED, error_response
@@ -84,7 +85,7 @@ class HttpProxyIngress:
                 return
             exchange = ForwardExchange(self._flow, client, server)
             if not await exchange.run(request):
-                client.close()
+                await farewell(self._flow.reactor, client, b"")
                 return
             server.start_next_cycle()
 
@@ -125,8 +126,7 @@ class HttpProxyIngress:
 
     async def _refuse(self, client: PlainEnd, error: TngError) -> None:
         self._flow.unrouted(client, error)
-        await client.send(error_response(error))
-        client.close()
+        await farewell(self._flow.reactor, client, error_response(error))
 
 
 def _late() -> RequestRejectedError:

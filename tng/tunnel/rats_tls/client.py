@@ -109,6 +109,7 @@ class RatsTlsClient:
                 context,
                 server_side=False,
                 server_name=self._server_name(destination),
+                label=str(destination),
             )
         except BaseException:
             plain.close()

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 
-from tng.attest import dummy
 from tng.attest.credential import Credential
+from tng.attest.dummy import load_dummy
 from tng.dataplane.tls_context import TlsCredential, client_context, server_context
 from tng.tunnel.bridge import Bridge
-from tng.tunnel.rats_tls.identity import Identity, no_certificate
+from tng.tunnel.rats_tls.identity import Identity
 
 
 class Contexts:
@@ -63,7 +60,7 @@ class Contexts:
             return self._make(_tls_credential(await self._bridge.ask(identity.fresh)))
         credential = identity.current
         if credential is None:
-            raise no_certificate(identity)
+            credential = await self._bridge.ask(identity.first)
         if self._context is None or credential is not self._made_for:
             self._context, self._made_for = self._make(_tls_credential(credential)), credential
         return self._context
@@ -81,7 +78,4 @@ def _tls_credential(credential: Credential) -> TlsCredential:
 
 
 def _dummy_credential() -> TlsCredential:
-    key = load_pem_private_key(dummy.DUMMY_KEY_PEM, None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise AssertionError("the dummy key is a P-256 key")  # noqa: TRY004 - cannot be otherwise
-    return TlsCredential(key, x509.load_pem_x509_certificate(dummy.DUMMY_CERTIFICATE_PEM))
+    return TlsCredential(*load_dummy())

@@ -22,6 +22,9 @@ FIRST_RETRY_S: Final = 0.2
 LAST_RETRY_S: Final = 3.0
 """Back-off between attempts while there is no certificate; the ceiling bounds how late we heal."""
 
+FIRST_WAIT_S: Final = 5.0
+"""Seconds that a connection waits for the very first certificate while it is being made."""
+
 RENEWAL_RETRY_S: Final = 10.0
 """Seconds between attempts while an older certificate still serves."""
 
@@ -52,6 +55,8 @@ class Identity:
         self._clock = clock
         self._current: Credential | None = None
         self._failure = "no certificate has been made yet"
+        self._attempt = trio.Event()
+        """Set when the attempt under way has ended, well or badly."""
 
     @property
     def per_connection(self) -> bool:
@@ -81,6 +86,18 @@ class Identity:
         """
         return await self._source.make()
 
+    async def first(self) -> Credential:
+        """The certificate in use, waiting for the first one if it is being made just now.
+
+        Raises:
+            EvidenceError: there is none, and why.
+        """
+        with trio.move_on_after(FIRST_WAIT_S):
+            await self._attempt.wait()
+        if self._current is None:
+            raise EvidenceError(self.not_ready or "no attested certificate")
+        return self._current
+
     async def run(self) -> None:
         """Make a certificate, then renew it, until cancelled."""
         retry = FIRST_RETRY_S
@@ -89,10 +106,12 @@ class Identity:
                 self._current = await self._source.make()
             except TngError as error:
                 self._note(error)
+                self._attempt.set()
                 await trio.sleep(retry if self._current is None else RENEWAL_RETRY_S)
                 retry = min(retry * 2, LAST_RETRY_S)
             else:
                 retry = FIRST_RETRY_S
+                self._attempt.set()
                 log.info("attested certificate made tee=%s", self._current.tee)
                 await self._sleep_until_due(self._current)
 
@@ -106,8 +125,3 @@ class Identity:
         self._failure = str(error)
         kept = "" if self._current is None else "; the certificate made before stays in use"
         log.warning("cannot make an attested certificate: %s%s", error, kept)
-
-
-def no_certificate(identity: Identity) -> EvidenceError:
-    """The error of a connection that needs our certificate while there is none."""
-    return EvidenceError(identity.not_ready or "no attested certificate")

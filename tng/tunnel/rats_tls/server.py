@@ -82,7 +82,7 @@ class RatsTlsServer:
             RemoteProtocolError: not a TNG client, or it broke off.
             TngError: our own certificate is missing, or the client was refused.
         """
-        end = await self._handshake(plain)
+        end = await self._handshake(plain, label)
         peer = await judge(end, self._verifier, self._bridge, label)
         if end.alpn == ALPN_MULTIPLEX:
             self._share(end, peer, serve)
@@ -95,11 +95,11 @@ class RatsTlsServer:
         for connection in list(self._connections):
             connection.drain()
 
-    async def _handshake(self, plain: socket.socket) -> TlsEnd:
+    async def _handshake(self, plain: socket.socket, label: str) -> TlsEnd:
         try:
             await _first_octet(self._reactor, plain)
             context = await self._contexts.get()
-            end = TlsEnd(self._reactor, plain, context, server_side=True, server_name=None)
+            end = TlsEnd(self._reactor, plain, context, server_side=True, label=label)
         except BaseException:
             plain.close()
             raise

@@ -1,0 +1,282 @@
+"""Plain ends, and what every end has from its base class."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+
+from tng.dataplane.ends import BLOCKED
+from tng.dataplane.plain import PlainEnd
+from tng.dataplane.task import Wait
+from tng.endpoint import Endpoint
+from tng.errors import LocalProtocolError, NetError
+
+
+async def pause(reactor, seconds=0.0):
+    wait = Wait()
+    reactor.call_later(seconds, wait.set, None)
+    await wait
+
+
+def test_receive_gives_what_comes_and_then_the_end(reactor, run, sockets):
+    near, far = sockets()
+
+    async def talk():
+        end = PlainEnd(reactor, near)
+        reactor.call_later(0.01, far.sendall, b"hello")
+        got = [await end.receive(2), await end.receive()]
+        reactor.call_later(0.01, far.shutdown, socket.SHUT_WR)
+        got += [await end.receive(), await end.receive()]
+        counted = end.bytes_in
+        end.close()
+        return got, counted
+
+    assert run(reactor, talk) == ([b"he", b"llo", b"", b""], 5)
+
+
+def test_octets_handed_back_are_read_first_and_counted_once(reactor, run, sockets):
+    near, far = sockets()
+    far.sendall(b"abcdef")
+
+    async def talk():
+        end = PlainEnd(reactor, near)
+        await end.wait_readable()
+        head = await end.receive(4)
+        end.unread(head[2:])
+        end.unread(b"X")
+        await end.wait_readable()  # handed-back octets count as readable
+        got = [await end.receive(2), await end.receive(), await end.receive()]
+        counted = end.bytes_in
+        end.close()
+        return got, counted
+
+    assert run(reactor, talk) == ([b"Xc", b"d", b"ef"], 6)
+
+
+def test_send_waits_for_room_and_loses_nothing(reactor, run, sockets):
+    near, far = sockets()
+    data = bytes(range(256)) * 40_000
+
+    async def talk():
+        end = PlainEnd(reactor, near)
+        await end.send(data)
+        await end.send(memoryview(b"tail"))
+        end.shut()
+        end.shut()
+        assert await end.receive() == b"answer"
+        assert await end.receive() == b""
+        counted = end.bytes_out
+        end.close()
+        return counted
+
+    future = reactor.spawn_threadsafe(talk(), "talk")
+    got = bytearray()
+    while chunk := far.recv(1 << 20):
+        got += chunk
+    far.sendall(b"answer")  # half-close: the other direction is still open
+    far.shutdown(socket.SHUT_WR)
+    assert future.result(5) == len(data) + 4
+    assert bytes(got) == data + b"tail"
+
+
+def test_a_reset_by_the_peer_is_an_error_not_an_end(reactor, run, sockets):
+    near, far = sockets()
+
+    async def talk():
+        end = PlainEnd(reactor, near)
+        other = PlainEnd(reactor, far)
+        other.abort()
+        other.abort()
+        try:
+            await end.receive()
+        finally:
+            with pytest.raises(NetError, match="writing to"):
+                end.write(memoryview(b"x"))
+            end.shut()
+            end.abort()
+
+    with pytest.raises(NetError, match=r"reading from .* failed: Connection reset"):
+        run(reactor, talk)
+
+
+def test_closing_in_order_is_an_end_for_the_peer(reactor, run, sockets):
+    near, far = sockets()
+
+    async def talk():
+        end = PlainEnd(reactor, near)
+        await end.send(b"bye")
+        end.close()
+        end.close()
+        end.abort()
+        end.shut()
+        end.watch(True, True)
+        for call in (lambda: end.read_into(reactor.scratch), lambda: end.write(memoryview(b"x"))):
+            with pytest.raises(NetError, match="closed on our side"):
+                call()
+        with pytest.raises(NetError):
+            _ = end.remote
+        with pytest.raises(NetError):
+            _ = end.local
+
+    run(reactor, talk)
+    assert far.recv(10) == b"bye"
+    assert far.recv(10) == b""
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+def test_whoever_waits_on_an_end_that_we_close_is_told(reactor, run, sockets, how):
+    near, _ = sockets()
+
+    async def reader(end):
+        await end.receive()
+
+    async def talk():
+        end = PlainEnd(reactor, near)
+        failed = Wait()
+        reactor.spawn(reader(end), "reader", lambda task, error: failed.set(error))
+        await pause(reactor, 0.01)
+        getattr(end, how)()
+        raise await failed
+
+    with pytest.raises(NetError, match="closed on our side"):
+        run(reactor, talk)
+
+
+def test_two_tasks_cannot_read_or_write_one_end(reactor, run, sockets):
+    near, _ = sockets()
+
+    async def talk():
+        end = PlainEnd(reactor, near)
+        reader = reactor.spawn(end.wait_readable(), "reader")
+
+        async def fill():
+            await end.send(bytes(1 << 24))
+
+        writer = reactor.spawn(fill(), "writer")
+        await pause(reactor, 0.02)
+        with pytest.raises(LocalProtocolError, match="being read"):
+            await end.wait_readable()
+        with pytest.raises(LocalProtocolError, match="being written"):
+            await end.wait_writable()
+        reader.cancel()
+        writer.cancel()
+        await pause(reactor)
+        end.abort()
+
+    run(reactor, talk)
+
+
+def test_a_deadline_while_receiving_leaves_the_end_usable(reactor, run, sockets):
+    near, far = sockets()
+
+    async def talk():
+        end = PlainEnd(reactor, near)
+        with (
+            pytest.raises(NetError, match="late"),
+            reactor.deadline(0.01, lambda: NetError("late")),
+        ):
+            await end.receive()
+        far.sendall(b"x")
+        got = await end.receive()
+        end.close()
+        return got
+
+    assert run(reactor, talk) == b"x"
+
+
+@pytest.mark.parametrize("ending", ["data", "fin", "reset"])
+def test_nobody_reading_costs_nothing_whatever_the_peer_does(reactor, run, sockets, ending):
+    """Data, an end or a reset that nobody waits for must not keep the loop busy."""
+    near, far = sockets()
+
+    async def talk():
+        end = PlainEnd(reactor, near)
+        far.sendall(b"first")
+        assert await end.receive() == b"first"
+        if ending == "data":
+            far.sendall(b"more")
+        elif ending == "fin":
+            end.shut()
+            far.close()
+        else:
+            PlainEnd(reactor, far).abort()
+        before = time.thread_time()
+        await pause(reactor, 0.1)
+        spent = time.thread_time() - before
+        if ending == "reset":
+            with pytest.raises(NetError):
+                await end.receive()
+        else:
+            assert await end.receive() == (b"more" if ending == "data" else b"")
+        end.close()
+        return spent
+
+    assert run(reactor, talk) < 0.03
+
+
+def test_interest_in_writing_is_dropped_when_nobody_takes_it(reactor, run, sockets):
+    near, _ = sockets()
+
+    async def talk():
+        end = PlainEnd(reactor, near)
+        end.watch(False, True)
+        before = time.thread_time()
+        await pause(reactor, 0.05)
+        assert time.thread_time() - before < 0.03
+        calls = []
+        end.on_writable = lambda: (calls.append(1), end.watch(False, False))
+        end.watch(False, True)
+        await pause(reactor, 0.02)
+        count = len(calls)
+        end.close()
+        return count
+
+    assert run(reactor, talk) == 1
+
+
+def test_reading_without_data_blocks_and_both_addresses_are_known(reactor, run, sockets):
+    near, far = sockets()
+    here, there = near.getsockname(), far.getsockname()
+
+    async def talk():
+        end = PlainEnd(reactor, near, label="the service")
+        blocked = end.read_into(reactor.scratch)
+        result = blocked, end.local, end.remote, repr(end)
+        end.close()
+        return result
+
+    assert run(reactor, talk) == (
+        BLOCKED,
+        Endpoint(*here),
+        Endpoint(*there),
+        "<PlainEnd the service>",
+    )
+
+
+def test_small_writes_are_sent_at_once(reactor, run, sockets):
+    near, _ = sockets()
+
+    async def talk():
+        end = PlainEnd(reactor, near)
+        no_delay = near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        end.close()
+        return no_delay
+
+    assert run(reactor, talk)
+
+
+def test_a_unix_socket_is_an_end_too(reactor, run):
+    near, far = socket.socketpair()
+
+    async def talk():
+        end = PlainEnd(reactor, near)
+        await end.send(b"x")
+        remote = end.remote
+        end.close()
+        return remote
+
+    with far:
+        assert run(reactor, talk) == Endpoint("unix", 0)
+        assert far.recv(2) == b"x"

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import base64
+import json
+
+import jwt
+import pytest
+from cryptography import x509
+
+from tng.errors import LocalProtocolError
+from tng.trustee.ear import EAT_PROFILE, Status, Submodule, make_token, status_of, tier
+from tng.trustee.identity import make_identity
+
+NOW = 1_795_000_000
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((-1, 0, 1), Status.NONE),
+        ((-32, -2, 2, 31), Status.AFFIRMING),
+        ((-96, -33, 32, 95), Status.WARNING),
+        ((-128, -97, 96, 127), Status.CONTRAINDICATED),
+    ],
+)
+def test_tiers_are_those_that_were_measured(shared, values, expected):
+    recorded = json.loads(
+        (shared / "vectors/attestation/recorded/tng-2.12.0-wire.json").read_text()
+    )
+    ranges = recorded["ear_status_tiers"][expected.value]
+    edges = [edge for item in ranges for edge in (item if isinstance(item, list) else [item])]
+    assert sorted(edges) == sorted(values)
+    assert {tier(value) for value in values} == {expected}
+
+
+@pytest.mark.parametrize("value", [-129, 128])
+def test_a_value_out_of_range_is_a_bug(value):
+    with pytest.raises(LocalProtocolError):
+        tier(value)
+
+
+def test_the_worst_tier_decides():
+    assert status_of({"a": 2, "b": 0}) is Status.AFFIRMING
+    assert status_of({"a": 0}) is Status.NONE
+    assert status_of({"a": 2, "b": 35}) is Status.WARNING
+    assert status_of({"a": 35, "b": 97, "c": 2}) is Status.CONTRAINDICATED
+
+
+def test_an_empty_vector_makes_no_token():
+    with pytest.raises(LocalProtocolError):
+        status_of({})
+
+
+def test_a_token_verifies_with_the_key_of_its_own_chain():
+    identity = make_identity(NOW)
+    module = Submodule("cpu0", "default", {"hardware": 2}, {"tdx": {"ä": 1}})
+    token = make_token(identity, [module], now=NOW, simulated=False)
+    header = jwt.get_unverified_header(token)
+    assert header["typ"] == "JWT"
+    assert header["alg"] == header["jwk"]["alg"] == "ES256"
+    leaf_der = base64.urlsafe_b64decode(header["jwk"]["x5c"][0] + "==")
+    leaf = x509.load_der_x509_certificate(leaf_der)
+    claims = jwt.decode(token, leaf.public_key(), ["ES256"], options={"verify_exp": False})
+    assert jwt.PyJWK(header["jwk"]).key.public_numbers() == leaf.public_key().public_numbers()
+    assert claims["eat_profile"] == EAT_PROFILE
+    assert claims["exp"] - claims["iat"] == 300
+    assert claims["submods"]["cpu0"]["ear.status"] == "affirming"
+    assert claims["submods"]["cpu0"]["ear.veraison.annotated-evidence"] == {"tdx": {"ä": 1}}
+    assert "SIMULATED" not in claims["ear.verifier-id"]["build"]
+
+
+def test_a_token_for_simulated_evidence_says_so():
+    module = Submodule("cpu0", "default", {"hardware": 2}, {})
+    token = make_token(make_identity(NOW), [module], now=NOW, simulated=True)
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert claims["ear.verifier-id"]["build"].endswith("SIMULATED")

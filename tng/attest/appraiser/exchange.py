@@ -1,0 +1,156 @@
+"""One bounded HTTP exchange with an attestation service.
+
+In: method, URL, body, and how much may come back.  Out: status and body, or an `AppraiserError`
+that says why there is none.  Answers are never longer than asked for, never compressed, and
+redirects are not followed.  What an answer means is for the caller.
+
+This is the one module of the room that imports httpx, and it is imported when the first call is
+made, because httpx takes a tenth of a second that many commands need not pay.
+
+Invariant: no message repeats a header's value or a password in the URL.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Final
+
+import httpx
+import trio
+
+from tng.errors import AppraiserError, ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+KEEP_ALIVE_S: Final = 60.0
+"""Seconds that an idle connection is kept; Trustee keeps them for 120."""
+
+MAX_ERROR_BODY: Final = 64 * 1024
+"""Octets of an error answer that are read; the rest is not waited for."""
+
+
+class HttpExchange:
+    """Connections to one service, kept between calls.
+
+    Args:
+        base: URL that every path is appended to.
+        headers: added to every request; the values are secrets.
+        connect_s: seconds until a connection must stand.
+    """
+
+    def __init__(self, base: str, headers: Mapping[str, str], connect_s: float) -> None:
+        self._base = base
+        secure = base.lower().startswith("https:")
+        # Loading the system's root certificates takes time that plain HTTP need not spend.
+        context = (
+            ssl.create_default_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        )
+        self._client = httpx.AsyncClient(
+            verify=context,
+            # A compressed answer could be far larger than what was counted.
+            headers={**headers, "accept": "*/*", "accept-encoding": "identity"},
+            timeout=httpx.Timeout(None, connect=connect_s),
+            limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_S),
+            follow_redirects=False,
+            trust_env=False,  # only the command line reads the environment
+        )
+
+    async def call(
+        self, method: str, path: str, content: bytes | None, limit: int
+    ) -> tuple[int, bytes]:
+        """Status and body of one request; the caller sets the time limit.
+
+        Args:
+            method: GET or POST.
+            path: begins with a slash.
+            content: a JSON body, or None.
+            limit: octets of a successful answer.
+
+        Raises:
+            AppraiserError: no connection, no HTTP, or an answer beyond the limit.
+        """
+        try:
+            return await self._call(method, path, content, limit)
+        except httpx.LocalProtocolError:
+            # The library's words repeat the header's value, which is a secret.
+            raise AppraiserError(
+                "the request cannot be sent: a name or value in as_headers is not allowed in HTTP"
+            ) from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
+            raise AppraiserError(f"{str(exc) or type(exc).__name__:.200}") from exc
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _call(
+        self, method: str, path: str, content: bytes | None, limit: int
+    ) -> tuple[int, bytes]:
+        try:
+            response = await self._client.send(self._request(method, path, content), stream=True)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            # The service may close a kept connection just as it is used again; asking twice is
+            # harmless, because appraising changes nothing there.
+            response = await self._client.send(self._request(method, path, content), stream=True)
+        try:
+            if response.is_redirect:
+                target = response.headers.get("location", "")
+                note = f"redirect to {target!r:.200}, which is not followed"
+                return response.status_code, note.encode()
+            return response.status_code, await _read(response, limit)
+        finally:
+            with trio.CancelScope(shield=True):
+                await response.aclose()
+
+    def _request(self, method: str, path: str, content: bytes | None) -> httpx.Request:
+        headers = {}
+        if content is not None:
+            headers = {"content-type": "application/json", "content-length": str(len(content))}
+        request = self._client.build_request(method, self._base + path, headers=headers)
+        request.stream = _Body(content or b"")
+        return request
+
+
+class _Body(httpx.AsyncByteStream):
+    """A request body whose iterator needs no clean-up when sending breaks off."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Once(self._content)
+
+
+class _Once:
+    def __init__(self, content: bytes) -> None:
+        self._rest: bytes | None = content
+
+    def __aiter__(self) -> _Once:
+        return self
+
+    async def __anext__(self) -> bytes:
+        content, self._rest = self._rest, None
+        if content is None:
+            raise StopAsyncIteration
+        return content
+
+
+async def _read(response: httpx.Response, limit: int) -> bytes:
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise _unwanted("a compressed answer, which was not asked for")
+    declared = response.headers.get("content-length", "0")
+    if response.is_success and declared.isdecimal() and int(declared[:20]) > limit:
+        raise _unwanted(f"an answer of {declared:.20} octets, at most {limit} are allowed")
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > limit and response.is_success:
+            raise _unwanted(f"an answer of more than {limit} octets")
+        if len(body) > MAX_ERROR_BODY and not response.is_success:
+            break
+    return bytes(body)
+
+
+def _unwanted(what: str) -> AppraiserError:
+    return AppraiserError(f"it sent {what}", code=ErrorCode.AS_REJECTED)

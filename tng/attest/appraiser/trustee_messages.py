@@ -1,0 +1,255 @@
+"""Bodies of Trustee's REST interface, both dialects, without any transport.
+
+Evidence in, the JSON octets of `POST /attestation` out; answers in, a token, certificates or a
+refusal out.  Source: Trustee 1.6 and later (a list of verification requests), Trustee up to 1.5.2
+(one flat request), Trustee 1.9 errors (RFC 9457 problem details), and the members `tng_code` and
+`checks` that this project's own service adds to those.
+
+Invariant: whatever a service answers, reading it gives a value or one of the errors of
+`tng.errors`, and texts in them are bounded and printable.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import TYPE_CHECKING, Final
+
+from cryptography import x509
+
+from tng.attest.checks import MAX_DETAIL
+from tng.attest.jws import MAX_TOKEN
+from tng.attest.strict_json import parse_object
+from tng.errors import AppraiserError, ErrorCode, UntrustedPeerError
+from tng.verdict import Check, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tng.attest.strict_json import Json
+    from tng.wire.dice import CocoEvidence
+
+MAX_DEVICES: Final = 64
+"""Additional devices in one request; a large machine has 16 GPUs."""
+
+MAX_EXCERPT: Final = 300
+"""Characters of a service's error text that a message repeats."""
+
+MAX_ANCHORS: Final = 64
+"""Certificates taken from one answer; services publish two or three."""
+
+MAX_REPORTED: Final = 64
+"""Checks taken from one problem document; the embedded service makes about ten."""
+
+WANTS_FLAT: Final = "missing field `tee`"
+"""Part of an old service's complaint about a list of requests."""
+
+WANTS_LIST: Final = "missing field `verification_requests`"
+"""Part of a newer service's complaint about a flat request."""
+
+SERVICE_CODES: Final = frozenset(
+    {
+        ErrorCode.AS_UNREACHABLE,
+        ErrorCode.BINDING_MISMATCH,
+        ErrorCode.COLLATERAL_EXPIRED,
+        ErrorCode.COLLATERAL_UNAVAILABLE,
+        ErrorCode.DEBUG_TD,
+        ErrorCode.EVENT_LOG_MISMATCH,
+        ErrorCode.EVIDENCE_MALFORMED,
+        ErrorCode.POLICY_DENIED,
+        ErrorCode.QUOTE_INVALID,
+        ErrorCode.REVOKED,
+        ErrorCode.SIMULATED_EVIDENCE,
+        ErrorCode.STALE,
+        ErrorCode.TCB_NOT_ACCEPTED,
+    }
+)
+"""Values of `tng_code` that are taken over; any other is `AS_REJECTED`."""
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+
+
+def attestation_body(evidence: CocoEvidence, policy_ids: Sequence[str]) -> bytes:
+    """The request of Trustee 1.6 and later: a list, the CPU's evidence first.
+
+    Raises:
+        UntrustedPeerError: runtime data or additional evidence is not a JSON object.
+    """
+    requests = [
+        {
+            "tee": evidence.tee_type,
+            "evidence": _base64url(evidence.aa_evidence),
+            "runtime_data": {"structured": _runtime_data(evidence)},
+            "init_data": None,
+            "runtime_data_hash_algorithm": _algorithm(evidence),
+        },
+        *(
+            {
+                "tee": tee,
+                "evidence": _base64url(_dump(item)),
+                "runtime_data": None,
+                "init_data": None,
+                "runtime_data_hash_algorithm": None,
+            }
+            for tee, item in _devices(evidence).items()
+        ),
+    ]
+    return _dump({"verification_requests": requests, "policy_ids": list(policy_ids)})
+
+
+def flat_body(evidence: CocoEvidence, policy_ids: Sequence[str]) -> bytes:
+    """The request of Trustee up to 1.5.2, which takes one device.
+
+    Raises:
+        UntrustedPeerError: runtime data or additional evidence is not a JSON object.
+        AppraiserError: there are further devices, which would go unjudged.
+    """
+    devices = _devices(evidence)
+    if devices:
+        raise AppraiserError(
+            f"the attestation service speaks the dialect of Trustee 1.5 and can judge one device, "
+            f"the evidence has {len(devices)} more: update the service",
+            code=ErrorCode.AS_REJECTED,
+        )
+    return _dump(
+        {
+            "tee": evidence.tee_type,
+            "evidence": _base64url(evidence.aa_evidence),
+            "runtime_data": {"structured": _runtime_data(evidence)},
+            "init_data": None,
+            "runtime_data_hash_algorithm": _algorithm(evidence),
+            "init_data_hash_algorithm": None,
+            "policy_ids": list(policy_ids),
+        }
+    )
+
+
+def parse_token_answer(body: bytes) -> str:
+    """The token that is the whole body of a 200.
+
+    Raises:
+        AppraiserError: the body is something else, such as a web page.
+    """
+    text = body.decode("ascii", "replace").strip()
+    if len(text) > MAX_TOKEN or not _TOKEN.fullmatch(text):
+        raise AppraiserError(
+            f"expected a token (header.payload.signature), got {excerpt(body)}",
+            code=ErrorCode.AS_BAD_TOKEN,
+        )
+    return text
+
+
+def parse_certificates_answer(body: bytes) -> list[x509.Certificate]:
+    """The certificates of a PEM file, 1 to `MAX_ANCHORS`.
+
+    Raises:
+        AppraiserError: no such file.
+    """
+    try:
+        certificates = x509.load_pem_x509_certificates(body)
+    except (ValueError, x509.InvalidVersion) as exc:
+        raise AppraiserError(
+            f"expected certificates in PEM, got {excerpt(body)}", code=ErrorCode.AS_REJECTED
+        ) from exc
+    if len(certificates) > MAX_ANCHORS:
+        raise AppraiserError(
+            f"expected at most {MAX_ANCHORS} certificates, got {len(certificates)}",
+            code=ErrorCode.AS_REJECTED,
+        )
+    return certificates
+
+
+def parse_refusal(body: bytes) -> tuple[ErrorCode, str, tuple[Check, ...]]:
+    """What an error answer says: code, words, and the service's own checks.
+
+    Problem details are read as such, everything else is quoted.  Never raises.
+    """
+    try:
+        problem = parse_object(body)
+    except ValueError:
+        return ErrorCode.AS_REJECTED, excerpt(body), ()
+    detail = problem.get("detail") or problem.get("title")
+    words = _printable(detail) if isinstance(detail, str) else excerpt(body)
+    return _error_code(problem.get("tng_code")), words, tuple(_checks(problem.get("checks")))
+
+
+def excerpt(body: bytes) -> str:
+    """The beginning of a body for a message: quoted, printable, bounded."""
+    if not body:
+        return "an empty body"
+    text = body[: 4 * MAX_EXCERPT].decode("utf-8", "replace")
+    return repr(text[:MAX_EXCERPT]) + ("..." if len(text) > MAX_EXCERPT else "")
+
+
+def _runtime_data(evidence: CocoEvidence) -> dict[str, Json]:
+    return _object(evidence.aa_runtime_data.encode("utf-8", "surrogatepass"), "aa_runtime_data")
+
+
+def _devices(evidence: CocoEvidence) -> dict[str, Json]:
+    """Tee name to evidence of the further devices; empty, null and {} mean none."""
+    if not evidence.aa_additional_evidence:
+        return {}
+    devices = _object(evidence.aa_additional_evidence, "aa_additional_evidence")
+    if len(devices) > MAX_DEVICES:
+        raise UntrustedPeerError(
+            f"aa_additional_evidence has {len(devices)} devices, at most {MAX_DEVICES} are allowed",
+            code=ErrorCode.EVIDENCE_MALFORMED,
+        )
+    return devices
+
+
+def _object(data: bytes, where: str) -> dict[str, Json]:
+    try:
+        return parse_object(data)
+    except ValueError as exc:
+        raise UntrustedPeerError(
+            f"{where} is not a JSON object: {exc}", code=ErrorCode.EVIDENCE_MALFORMED
+        ) from exc
+
+
+def _algorithm(evidence: CocoEvidence) -> str:
+    return evidence.hash_algorithm.name.lower()
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _dump(value: object) -> bytes:
+    # A lone surrogate cannot stand in UTF-8; escaped it stays what it is.
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return (
+        text.encode() if _is_encodable(text) else json.dumps(value, separators=(",", ":")).encode()
+    )
+
+
+def _is_encodable(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _error_code(value: Json) -> ErrorCode:
+    """The code a service gives, if it is one that a service has a say in."""
+    if isinstance(value, str) and value in SERVICE_CODES:
+        return ErrorCode(value)
+    return ErrorCode.AS_REJECTED
+
+
+def _checks(value: Json) -> list[Check]:
+    """The well-formed entries of `checks`; the others are left out, they change no decision."""
+    found = []
+    for entry in value[:MAX_REPORTED] if isinstance(value, list) else []:
+        if not isinstance(entry, dict):
+            continue
+        match entry:
+            case {"number": int(number), "name": str(name), "outcome": str(outcome)} if (
+                outcome in Outcome.__members__.values() and 0 <= number < 1000
+            ):
+                detail = entry.get("detail")
+                words = _printable(detail) if isinstance(detail, str) else ""
+                found.append(Check(number, f"service: {_printable(name)}", Outcome(outcome), words))
+    return found
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:MAX_DETAIL])

@@ -1,0 +1,46 @@
+"""The choice of an attester by the `attest` section of the configuration.
+
+Each attester's module is imported only where it is chosen, so that starting costs what is used.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tng.attest.attester.base import Attester
+from tng.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tng.config.model import Attest
+
+
+def make_attester(attest: Attest) -> Attester:
+    """The attester that the operator asked for.
+
+    Raises:
+        ConfigError: a provider or a type that this version cannot serve, or without its address.
+    """
+    match attest.aa_provider, attest.aa_type:
+        case "coco_asr", _ if attest.asr_addr:
+            from tng.attest.attester.asr import AsrAttester
+
+            return AsrAttester(attest.asr_addr)
+        case "coco", "uds" if attest.aa_addr:
+            from tng.attest.attester.agent import AgentAttester
+
+            return AgentAttester(attest.aa_socket)
+        case "coco", "tsm":
+            from tng.attest.attester.tsm import TsmAttester
+
+            return TsmAttester()
+        case "coco", "simulated" if attest.simulated_platform:
+            from tng.attest.attester.simulated import SimulatedAttester
+
+            return SimulatedAttester(Path(attest.simulated_platform))
+    raise ConfigError(
+        [
+            f"attest: no evidence source for aa_provider {attest.aa_provider!r} with aa_type "
+            f"{attest.aa_type!r} and the addresses given"
+        ]
+    )

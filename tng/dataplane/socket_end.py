@@ -1,0 +1,182 @@
+"""What plain and TLS ends share: a non-blocking socket, its registration, its addresses.
+
+In: a connected socket, which the end owns from then on.  Out: the `End` interface, with reading and
+writing left to the subclass.
+
+Invariant: the descriptor is watched for exactly what somebody waits for.  A callback that is None
+when its event comes switches that event off, so that nobody has to do so after every read; a
+descriptor that reports a hang-up while nobody waits leaves the poller until somebody does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from typing import TYPE_CHECKING, Final
+
+from tng.dataplane.ends import End
+from tng.dataplane.poller import ERROR, READ, WRITE
+from tng.endpoint import Endpoint
+from tng.errors import NetError
+
+if TYPE_CHECKING:
+    from tng.dataplane.reactor import Reactor
+
+_UNREGISTERED: Final = -1
+_LINGER_ZERO: Final = struct.pack("ii", 1, 0)
+
+
+class SocketEnd(End):
+    """An end that is a socket.
+
+    Args:
+        reactor: see `End`.
+        sock: connected stream socket; owned by the end from now on.
+        label: what logs call it; by default the peer's address.
+    """
+
+    __slots__ = ("_events", "_fd", "_is_firing_next_turn", "_sock", "_wanted")
+
+    def __init__(self, reactor: Reactor, sock: socket.socket, label: str = "") -> None:
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._wanted = 0
+        self._is_firing_next_turn = False
+        self._events = _UNREGISTERED
+        super().__init__(reactor, label or f"socket {self._fd}")
+        sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            set_no_delay(sock)
+
+    @property
+    def local(self) -> Endpoint:
+        """Our address of the connection.
+
+        Raises:
+            NetError: the connection is closed.
+        """
+        try:
+            return to_endpoint(self._sock.getsockname())
+        except OSError as error:
+            raise NetError(f"{self.label} has no local address: {error.strerror}") from error
+
+    @property
+    def remote(self) -> Endpoint:
+        """The peer's address of the connection.
+
+        Raises:
+            NetError: the connection is closed.
+        """
+        try:
+            return to_endpoint(self._sock.getpeername())
+        except OSError as error:
+            raise NetError(f"{self.label} has no peer: {error.strerror}") from error
+
+    def watch(self, readable: bool, writable: bool) -> None:
+        """Choose which callbacks may be called; see `End.watch`."""
+        if self.is_closed:
+            return
+        self._wanted = (READ if readable else 0) | (WRITE if writable else 0)
+        self._update()
+        if readable and (self._unread or self._has_more()):
+            self._fire_next_turn()
+
+    def abort(self) -> None:
+        """Reset the connection: the peer sees an error, not an end."""
+        if not self.is_closed:
+            self.is_closed = True
+            self._reset()
+
+    def _has_more(self) -> bool:
+        """Whether octets that no event will announce wait above the socket."""
+        return False
+
+    def _mask(self) -> int:
+        """The events to ask the poller for."""
+        return self._wanted
+
+    def _update(self) -> None:
+        """Ask the poller for what `_mask` says, if that has changed."""
+        events = self._mask()
+        if events == self._events:
+            return
+        if self._events != _UNREGISTERED:
+            self.reactor.modify(self._fd, events)
+        elif events:
+            self.reactor.add(self._fd, events, self._on_event)
+        else:
+            return
+        self._events = events
+
+    def _on_event(self, events: int) -> None:
+        wanted = self._wanted
+        if wanted & READ and events & (READ | ERROR):
+            self._fire_readable()
+        if wanted & WRITE and events & (WRITE | ERROR):
+            self._fire_writable()
+        if events & ERROR and not wanted:
+            self._unregister()
+
+    def _fire_readable(self) -> None:
+        if self.is_closed or not self._wanted & READ:
+            return
+        if self.on_readable is not None:
+            self.on_readable()
+        else:
+            self._wanted &= ~READ
+            self._update()
+
+    def _fire_next_turn(self) -> None:
+        """Call `on_readable` without an event; other sockets have their turn before."""
+        if not self._is_firing_next_turn:
+            self._is_firing_next_turn = True
+            self.reactor.next_turn(self._fire_queued)
+
+    def _fire_queued(self) -> None:
+        self._is_firing_next_turn = False
+        self._fire_readable()
+
+    def _fire_writable(self) -> None:
+        if self.is_closed or not self._wanted & WRITE:
+            return
+        if self.on_writable is not None:
+            self.on_writable()
+        else:
+            self._wanted &= ~WRITE
+            self._update()
+
+    def _unregister(self) -> None:
+        if self._events != _UNREGISTERED:
+            self._events = _UNREGISTERED
+            self.reactor.remove(self._fd)
+
+    def _reset(self) -> None:
+        with contextlib.suppress(OSError):  # the peer was faster
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+        self._release()
+
+    def _release(self) -> None:
+        """Give the descriptor back to the system; nothing may use it afterwards."""
+        self._wanted = 0
+        self._unregister()
+        self._wake_all()
+        self._sock.close()
+
+    def _closed_error(self) -> NetError:
+        return NetError(f"{self.label} was closed on our side")
+
+
+def set_no_delay(sock: socket.socket) -> None:
+    """Send small writes at once (TCP_NODELAY): a relay must not add the kernel's waiting time."""
+    with contextlib.suppress(OSError):  # reset by the peer already: reading will tell
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def to_endpoint(address: object) -> Endpoint:
+    """The host and port of a socket address; a Unix socket counts as host "unix", port 0."""
+    match address:
+        case (str(host), int(port), *_):
+            return Endpoint(host, port)
+        case _:
+            return Endpoint("unix", 0)

@@ -1,0 +1,315 @@
+"""A TLS 1.3 connection as an `End`: OpenSSL works directly on the socket's descriptor.
+
+In: a connected socket and a context of `tls_context`.  Out: the `End` interface, after `handshake`.
+
+Theory of operation.  OpenSSL encrypts a record before it tries to send it; a write that did not fit
+must be repeated with the same octets.  Therefore those octets, one record at most, count as taken
+and are held here until the socket takes them, so that callers are free to go on with other data.
+Reading takes whole records off the socket, so octets, or the end, may wait inside OpenSSL without
+the descriptor being readable: `TlsOctets.more` says so, and `on_readable` is called again.
+`close` sends what is held and close_notify, for at most `LINGER_S` more seconds in the background.
+
+Invariants: nothing reaches the native object after `close` or `abort` has released it; the orderly
+end is reported only for close_notify.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL
+
+from tng.dataplane.ends import BLOCKED
+from tng.dataplane.poller import READ, WRITE
+from tng.dataplane.socket_end import SocketEnd
+from tng.dataplane.tls_calls import FASTEST, WANT_READ, WANT_WRITE, Calls, translate
+from tng.dataplane.tls_octets import RECORD_SIZE, TlsOctets
+from tng.endpoint import is_ip_literal
+from tng.errors import LocalProtocolError, NetError, RemoteProtocolError, TngError
+
+if TYPE_CHECKING:
+    from tng.dataplane.reactor import Reactor
+    from tng.dataplane.timers import Timer
+
+LINGER_S: Final = 10.0
+"""How long a closed connection may take to accept the last record and close_notify."""
+
+CORK_FROM: Final = 32 * 1024
+"""Writes of more octets than this are sent as full packets (TCP_CORK); smaller ones never wait."""
+
+_ESTABLISHED: Final = 0
+_END_OF_FILE: Final = -1  # what pyOpenSSL puts in place of an errno
+
+_TCP_CORK: Final[int | None] = getattr(socket, "TCP_CORK", None)
+
+
+class TlsEnd(SocketEnd):
+    """One TLS connection.
+
+    Args:
+        reactor: see `End`.
+        sock: connected stream socket; owned by the end from now on.
+        context: see `tls_context`.
+        server_side: whether to accept rather than connect.
+        server_name: name to ask for (SNI), clients only; None, or an IP address, to send none.
+        label: see `SocketEnd`.
+        calls: how to reach OpenSSL; for tests.
+
+    Attributes:
+        alpn: protocol agreed on, b"" if none; after the handshake.
+        peer_certificate: DER of the peer's certificate, None if it showed none; after the
+            handshake.  Not judged: see `tls_context`.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_held",
+        "_is_established",
+        "_is_shut",
+        "_linger",
+        "_octets",
+        "_read_wants_write",
+        "_shut_is_sent",
+        "_write_failure",
+        "alpn",
+        "peer_certificate",
+    )
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        sock: socket.socket,
+        context: SSL.Context,
+        *,
+        server_side: bool,
+        server_name: str | None = None,
+        label: str = "",
+        calls: Calls = FASTEST,
+    ) -> None:
+        super().__init__(reactor, sock, label)
+        connection = SSL.Connection(context, sock)
+        if server_side:
+            connection.set_accept_state()
+        else:
+            connection.set_connect_state()
+            if server_name and not is_ip_literal(server_name):
+                connection.set_tlsext_host_name(_to_sni(server_name))
+        self._connection: SSL.Connection | None = connection
+        self._octets: TlsOctets | None = TlsOctets(connection, self.label, calls)
+        self._held = b""
+        self._is_established = False
+        self._is_shut = False
+        self._shut_is_sent = False
+        self._read_wants_write = False
+        self._write_failure = ""
+        self._linger: Timer | None = None
+        self.alpn = b""
+        self.peer_certificate: bytes | None = None
+
+    async def handshake(self, timeout_s: float) -> None:
+        """Agree on keys with the peer; fills `alpn` and `peer_certificate`.
+
+        Args:
+            timeout_s: for the whole handshake.
+
+        Raises:
+            RemoteProtocolError: the peer does not speak TLS 1.3, sent an alert, shares no protocol
+                with us, showed no certificate where one is needed, or one too large.
+            NetError: the connection broke, or the time is over.
+        """
+        with self.reactor.deadline(timeout_s, self._make_late(timeout_s)):
+            while (outcome := self._step_handshake()) != _ESTABLISHED:
+                if outcome == WANT_READ:
+                    await self.wait_readable()
+                else:
+                    await self.wait_writable()
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Decrypt what is there; see `End.read_into`."""
+        if self._unread:
+            return self._take_unread(buffer)
+        octets = self._octets
+        if octets is None or self.is_closed:
+            raise self._closed_error()
+        count = octets.read(buffer)
+        if count > 0:
+            self.bytes_in += count
+            return count
+        if (count == WANT_WRITE) is not self._read_wants_write:
+            self._read_wants_write = count == WANT_WRITE
+            self._update()
+        return count if count == 0 else BLOCKED
+
+    def write(self, data: memoryview) -> int:
+        """Encrypt and send; see `End.write`."""
+        octets = self._octets
+        if octets is None or self.is_closed:
+            raise self._closed_error()
+        if self._is_shut:
+            raise NetError(f"our sending direction to {self.label} is ended already")
+        if self._write_failure:
+            raise NetError(self._write_failure)
+        if self._held and not self._flush():
+            return 0
+        size = len(data)
+        if size > CORK_FROM:
+            self._cork(1)
+            taken = octets.write(data)
+            self._cork(0)
+        else:
+            taken = octets.write(data)
+        if taken < size:
+            self._held = bytes(data[taken : taken + RECORD_SIZE])
+            taken += len(self._held)
+            self._update()
+        self.bytes_out += taken
+        return taken
+
+    def shut(self) -> None:
+        """Send close_notify after what was taken; reading goes on (RFC 8446 section 6.1)."""
+        if not (self.is_closed or self._is_shut):
+            self._is_shut = True
+            self._flush_or_note()
+
+    def close(self) -> None:
+        """Send what is held and close_notify, then close; see the theory of operation."""
+        if self.is_closed:
+            return
+        self.shut()
+        self.is_closed = True
+        if not self._has_output():
+            self._release()
+            return
+        self._wanted = 0
+        self._wake_all()
+        self._linger = self.reactor.call_later(LINGER_S, self._reset)
+        self.reactor.at_stop.add(self._reset)
+        self._update()
+
+    # --- handshake ---
+
+    def _step_handshake(self) -> int:
+        connection = self._connection
+        if connection is None:
+            raise self._closed_error()
+        try:
+            connection.do_handshake()
+        except SSL.WantReadError:
+            return WANT_READ
+        except SSL.WantWriteError:
+            return WANT_WRITE
+        except SSL.SysCallError as error:
+            if error.args[0] == _END_OF_FILE:
+                text = f"{self.label} closed the connection during the TLS handshake"
+                raise NetError(text) from error
+            raise translate(self.label, error) from error
+        except SSL.Error as error:
+            raise translate(self.label, error) from error
+        self._is_established = True
+        self.alpn = connection.get_alpn_proto_negotiated()
+        self.peer_certificate = self._peer_certificate_of(connection)
+        return _ESTABLISHED
+
+    def _peer_certificate_of(self, connection: SSL.Connection) -> bytes | None:
+        try:
+            certificate = connection.get_peer_certificate(as_cryptography=True)
+            return None if certificate is None else certificate.public_bytes(Encoding.DER)
+        except ValueError as error:
+            raise RemoteProtocolError(
+                f"{self.label} shows a certificate that is not X.509 in DER"
+            ) from error
+
+    def _make_late(self, timeout_s: float) -> Callable[[], NetError]:
+        return lambda: NetError(f"TLS handshake with {self.label} not finished in {timeout_s:g} s")
+
+    # --- what OpenSSL wants from the socket ---
+
+    def _has_more(self) -> bool:
+        return self._octets is not None and self._octets.more
+
+    def _has_output(self) -> bool:
+        """Whether octets that count as taken, or close_notify, still have to be sent."""
+        return bool(self._held) or (self._is_shut and not self._shut_is_sent)
+
+    def _mask(self) -> int:
+        events = self._wanted
+        if self._read_wants_write and events & READ:
+            events = (events & ~READ) | WRITE
+        if self._has_output():
+            if self._octets is not None and self._octets.write_wants_read:
+                events = (events & ~WRITE) | READ
+            else:
+                events |= WRITE
+        return events
+
+    def _on_event(self, events: int) -> None:
+        if self._has_output():
+            self._flush_or_note()
+            if self.is_closed:
+                if not self._has_output():
+                    self._release()
+                return
+            if self._has_output():
+                events &= ~WRITE  # not for anybody else yet
+            self._update()
+        if self._read_wants_write and events & WRITE:
+            events |= READ
+        super()._on_event(events)
+
+    def _fire_readable(self) -> None:
+        super()._fire_readable()
+        if self._wanted & READ and self._has_more():
+            self._fire_next_turn()
+
+    def _flush(self) -> bool:
+        """Send what is held, then close_notify if asked for; False while the socket is full."""
+        octets = self._octets
+        if octets is None:
+            return True
+        if self._held:
+            self._held = self._held[octets.write(memoryview(self._held)) :]
+            if self._held:
+                return False
+        if self._is_shut and not self._shut_is_sent:
+            self._shut_is_sent = not self._is_established or octets.say_close()
+            return self._shut_is_sent
+        return True
+
+    def _flush_or_note(self) -> None:
+        """Flush; a failure is kept for the next write, since nobody is there to catch it."""
+        try:
+            self._flush()
+        except TngError as error:
+            self._write_failure = str(error)
+            self._held = b""
+            self._shut_is_sent = True
+        self._update()
+
+    def _cork(self, switch: int) -> None:
+        if _TCP_CORK is not None:
+            with contextlib.suppress(OSError):  # a broken connection; the write tells
+                self._sock.setsockopt(socket.IPPROTO_TCP, _TCP_CORK, switch)
+
+    def _release(self) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+            self.reactor.at_stop.discard(self._reset)
+        self._octets = self._connection = None
+        self._held = b""
+        super()._release()
+
+
+def _to_sni(name: str) -> bytes:
+    """The name as it goes into the server_name extension (RFC 6066 section 3)."""
+    try:
+        encoded = name.encode("idna")
+    except UnicodeError as error:
+        raise LocalProtocolError(f"{name!r} cannot be a TLS server name") from error
+    if b"\0" in encoded:
+        raise LocalProtocolError(f"{name!r} cannot be a TLS server name")
+    return encoded

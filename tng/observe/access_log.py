@@ -1,0 +1,84 @@
+"""The access log: one line per connection, at the moment its fate is known.
+
+In: an `AccessRecord`.  Out: one record of the logger `tng.access`, INFO when both ends were
+connected and ERROR otherwise.  Source: the three line shapes of TNG 2.12, kept to the letter
+(the dash is U+2014), so that whatever reads those lines reads ours.
+Invariant: no name, path, header or payload of the traffic is ever part of a line.
+
+    record = AccessRecord(client, listener, "mapping", service, ours, encrypted=True)
+    log_access(record)
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from tng.endpoint import Endpoint
+
+_DASH: Final = "\N{EM DASH}"
+
+log: Final = logging.getLogger("tng.access")
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRecord:
+    """What became of one accepted connection.
+
+    Attributes:
+        downstream_remote: the client.
+        downstream_local: the address that the client connected to.
+        mode: how the connection came in: "mapping", "http_proxy", ...
+        upstream_remote: where it was to go; None when it failed before that was known.
+        upstream_local: our address on the way there; None when that was never connected.
+        encrypted: the way between the gateways was a TNG tunnel.
+        attested: the peer of this process was judged and accepted.  False on an egress whose
+            ingress shows no evidence of its own.
+    """
+
+    downstream_remote: Endpoint | str
+    downstream_local: Endpoint | str
+    mode: str
+    upstream_remote: Endpoint | str | None = None
+    upstream_local: Endpoint | str | None = None
+    encrypted: bool = False
+    attested: bool = False
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether both ends were reached."""
+        return self.upstream_remote is not None and self.upstream_local is not None
+
+    def __str__(self) -> str:
+        """The line, without time, level and target."""
+        head = (
+            f"downstream_remote={self.downstream_remote}"
+            f" -> downstream_local={self.downstream_local}({self.mode})"
+        )
+        if self.upstream_remote is None:
+            return f"{head} {_DASH} accepted only"
+        encrypted = "true" if self.encrypted else "false"
+        if self.upstream_local is None:
+            return (
+                f"{head} -> (..) -> upstream_remote={self.upstream_remote}"
+                f" {_DASH} not connected encrypted={encrypted}"
+            )
+        attested = "true" if self.attested else "false"
+        return (
+            f"{head} -> upstream_local={self.upstream_local}"
+            f" -> upstream_remote={self.upstream_remote}"
+            f" {_DASH} encrypted={encrypted} attested={attested}"
+        )
+
+
+def log_access(record: AccessRecord) -> None:
+    """Log `record`.
+
+    The record itself is the message, so that its text is made where lines are written
+    and not in the thread that serves connections.
+    """
+    level = logging.INFO if record.is_connected else logging.ERROR
+    if log.isEnabledFor(level):
+        log.log(level, record)

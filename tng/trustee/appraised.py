@@ -1,0 +1,42 @@
+"""What verifying one device's evidence gives, and the seam in front of every kind of TEE.
+
+A `TeeVerifier` takes a request's evidence and gives an `AppraisedEvidence`, or raises.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from tng.trustee.dialects import VerificationRequest
+    from tng.verdict import Check
+
+
+@dataclass(frozen=True, slots=True)
+class AppraisedEvidence:
+    """Evidence that passed verification.
+
+    Attributes:
+        claims: annotated evidence as the token carries it: claims by TEE name, and `report_data`
+            and `init_data` where the TEE has them.
+        checks: what was asked, in order; no failure among them.
+        simulated: no hardware stands behind it.
+    """
+
+    claims: dict[str, object]
+    checks: tuple[Check, ...]
+    simulated: bool
+
+
+class TeeVerifier(Protocol):
+    """Verifies evidence of one kind of TEE."""
+
+    async def verify(self, request: VerificationRequest) -> AppraisedEvidence:
+        """Claims of genuine evidence that is bound to what the request names.
+
+        Raises:
+            UntrustedPeerError: the evidence is refused; the code says why.
+            AppraiserError: something that is needed to judge cannot be had.
+        """
+        ...

@@ -1,0 +1,215 @@
+"""The attestation service as a running server: what it is made of, and its life.
+
+`serve(settings, ...)` builds every part, listens, and returns after `stop` is set.  It runs in
+an asyncio loop of its own.
+
+Invariants: at most MAX_CONNECTIONS clients; a client that sends nothing, or slowly, is let go;
+the state directory is locked from before the first key is read until after the last answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import httpx
+from aiohttp import web
+
+from tng.attest.tdx.appraisal import DEFAULT_TCB_STATUSES
+from tng.attest.tdx.collateral import INTEL_PCS_URL
+from tng.attest.tdx.simulator.platform import SimulatedPlatform
+from tng.errors import StartError
+from tng.trustee.app import REQUEST_DEADLINE_S, Parts, make_app
+from tng.trustee.attestation import AttestationService
+from tng.trustee.challenge import Challenger
+from tng.trustee.collateral import CachedCollateral, pccs_fetcher
+from tng.trustee.policies import Policies
+from tng.trustee.sample_evidence import SampleVerifier
+from tng.trustee.state import StateDirectory
+from tng.trustee.status import collateral_dependency, signer_dependency, status_body
+from tng.trustee.tdx_evidence import TdxVerifier
+
+if TYPE_CHECKING:
+    from tng.clock import Clock
+    from tng.endpoint import Endpoint
+    from tng.trustee.appraised import TeeVerifier
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS: Final = 128
+"""Clients at once: gateways keep one connection each; a body may take 16 MiB of memory."""
+
+IDLE_S: Final = 60.0
+"""Seconds from a connection's start, or its last answer, to the end of the next request's head."""
+
+_LINGER_S: Final = 2.0  # for reading on after an early refusal, so that the client sees the answer
+_DRAIN_S: Final = 5.0  # for requests that are under way when the service stops
+
+
+@dataclass(frozen=True, slots=True)
+class TrusteeSettings:
+    """What the operator chose.
+
+    Attributes:
+        listen: address and port; port 0 for any free one.
+        state: directory of keys and policies.
+        pccs: base address of the service that gives collateral.
+        simulated: directory of the simulated platform that is trusted beside Intel; None for none.
+        allow_sample: whether `sample` evidence is taken, which proves nothing.
+        allowed_tcb_status: accepted TCB statuses, in Intel's words.
+        deadline_s: seconds for one request.
+        idle_s: see `IDLE_S`.
+    """
+
+    listen: Endpoint
+    state: Path
+    pccs: str = INTEL_PCS_URL
+    simulated: Path | None = None
+    allow_sample: bool = False
+    allowed_tcb_status: frozenset[str] = DEFAULT_TCB_STATUSES
+    deadline_s: float = REQUEST_DEADLINE_S
+    idle_s: float = IDLE_S
+
+
+def dangers(settings: TrusteeSettings) -> list[str]:
+    """One sentence for every switch that weakens the service."""
+    found = []
+    if settings.simulated is not None:
+        found.append(
+            f"SIMULATED TDX evidence of the platform in {settings.simulated} is accepted:"
+            " no hardware stands behind it"
+        )
+    if settings.allow_sample:
+        found.append("sample evidence is accepted: anybody can make it")
+    if not _is_loopback(settings.listen.host):
+        found.append(
+            f"listening on {settings.listen}, which other machines may reach:"
+            " there is neither TLS nor authentication here"
+        )
+    if extra := sorted(settings.allowed_tcb_status - DEFAULT_TCB_STATUSES):
+        found.append(f"platforms with TCB status {', '.join(extra)} are accepted")
+    return found
+
+
+async def serve(
+    settings: TrusteeSettings,
+    clock: Clock,
+    *,
+    ready: Callable[[str], None],
+    stop: asyncio.Event,
+) -> None:
+    """Run the service.
+
+    Args:
+        settings: what the operator chose.
+        clock: dates everything.
+        ready: called once with the base URL when requests are answered.
+        stop: set it to end the service; requests under way get 5 seconds.
+
+    Raises:
+        StartError: the address, the state directory or the simulated platform cannot be used.
+        EvidenceError: the simulated platform cannot be read or made.
+    """
+    for sentence in dangers(settings):
+        log.warning("%s", sentence)
+    async with contextlib.AsyncExitStack() as stack:
+        state = stack.enter_context(StateDirectory.open(settings.state))
+        client = await stack.enter_async_context(httpx.AsyncClient(timeout=10.0))
+        app = make_app(_make_parts(settings, clock, state, client))
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=settings.idle_s,
+            lingering_time=_LINGER_S,
+            auto_decompress=False,
+            shutdown_timeout=_DRAIN_S,
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        server = await _listen(runner, settings.listen)
+        stack.callback(server.close)
+        address, port = server.sockets[0].getsockname()[:2]
+        url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+        log.info("trustee listening url=%s state=%s", url, settings.state)
+        ready(url)
+        await stop.wait()
+        log.info("trustee stopping url=%s", url)
+
+
+def _make_parts(
+    settings: TrusteeSettings, clock: Clock, state: StateDirectory, client: httpx.AsyncClient
+) -> Parts:
+    identity = state.identity(clock.now())
+    challenger = Challenger(state.challenge_key())
+    policies = Policies(state)
+    collateral = CachedCollateral(pccs_fetcher(client, settings.pccs), clock)
+    platform = (
+        SimulatedPlatform.load_or_create(settings.simulated, int(clock.now()))
+        if settings.simulated is not None
+        else None
+    )
+    verifiers: dict[str, TeeVerifier] = {
+        "tdx": TdxVerifier(collateral, platform, settings.allowed_tcb_status, clock)
+    }
+    if settings.allow_sample:
+        verifiers["sample"] = SampleVerifier()
+
+    def status() -> dict[str, object]:
+        dependencies = [
+            signer_dependency(identity.not_after, clock.now()),
+            collateral_dependency(settings.pccs, collateral.last_error),
+        ]
+        return status_body(dependencies, dangers(settings))
+
+    return Parts(
+        AttestationService(identity, challenger, policies, verifiers, clock),
+        challenger,
+        policies,
+        identity,
+        status,
+        clock,
+        settings.deadline_s,
+    )
+
+
+async def _listen(runner: web.AppRunner, listen: Endpoint) -> asyncio.Server:
+    server = runner.server
+    assert server is not None  # setup() has run
+
+    try:
+        return await asyncio.get_running_loop().create_server(
+            lambda: _Gate(server), listen.host, listen.port, backlog=MAX_CONNECTIONS
+        )
+    except OSError as exc:
+        raise StartError(f"cannot listen on {listen}: {exc.strerror or exc}") from exc
+
+
+class _Gate(asyncio.Protocol):
+    """First protocol of a connection: lets it through to HTTP, or closes it above the limit."""
+
+    def __init__(self, server: web.Server) -> None:
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Decide.  Here and not at accept: accepted connections come in batches, uncounted."""
+        if len(self._server.connections) >= MAX_CONNECTIONS:
+            log.warning("connection refused: %d are open", MAX_CONNECTIONS)
+            transport.close()
+            return
+        handler = self._server()
+        transport.set_protocol(handler)
+        handler.connection_made(transport)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,494 @@
+"""HTTP/2 for CONNECT tunnels: octets in, calls to handlers and octets out, both roles.
+
+    machine = H2Machine("client", handler, now=0.0)
+    stream = machine.open_stream(stream_handler)     # its `answered` is called later
+    machine.send_data(stream, memoryview(b"hello"))  # octets taken, 0 when the peer must read
+    machine.receive(octets_from_the_connection, now)
+    sent = sock.send(machine.output)
+    del machine.output[:sent]
+
+Source: RFC 9113; the settings follow TNG 2.12 (`H2Limits`).  Theory of operation:
+
+* `FrameReader` cuts the octets into frames, and passes DATA on as it arrives.
+* A stream's window is granted again when its reader has taken half of it; the connection's
+  window as soon as octets are taken off the wire.  So a reader that stalls holds up nobody
+  else, and holds what one window holds.
+* What a peer broke on one stream ends that stream; what breaks the connection queues a GOAWAY
+  and raises RemoteProtocolError.  After that the machine takes nothing more.
+
+Invariant: a peer's octets raise RemoteProtocolError or nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+from tng.errors import LocalProtocolError
+from tng.wire.h2_budgets import ChatterBudget, LateStreams, ReceiveBudget
+from tng.wire.h2_frames import (
+    ACK,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_HEADER,
+    WINDOW_LIMIT,
+    Frame,
+    H2Code,
+    H2ConnectionError,
+    append_data,
+    code_name,
+    make_frame,
+    make_goaway,
+    make_reset,
+    make_window_update,
+)
+from tng.wire.h2_headers import CONNECT_BLOCK, Headers, find_method, find_status, make_block
+from tng.wire.h2_reader import FrameReader
+from tng.wire.h2_settings import PeerSettings, make_greeting
+from tng.wire.h2_stream import ConnectionHandler, H2Limits, H2Stream, StreamHandler
+
+_DRAIN_PING: Final = b"draining"
+_WIDE_WINDOW: Final = "opens a window beyond 2**31-1 octets"
+_SETTINGS_COST: Final = 20  # each walks over all streams; 100 per second remain
+
+
+class H2Machine:
+    """One HTTP/2 connection.
+
+    Args:
+        role: which side we are.
+        handler: told about streams that the peer opens, and about the connection.
+        now: monotonic time, seconds, of the clock that `receive` is given.
+        limits: what the peer may do.
+
+    Attributes:
+        output: octets to write; the owner takes them from the front.
+        streams: open streams by id.
+        peer: what the peer announced.
+        is_closed: nothing more is taken in; set by a fatal error, or by `close`.
+    """
+
+    def __init__(
+        self,
+        role: Literal["client", "server"],
+        handler: ConnectionHandler,
+        *,
+        now: float,
+        limits: H2Limits | None = None,
+    ) -> None:
+        self.output = bytearray()
+        self.streams: dict[int, H2Stream] = {}
+        self.is_closed = False
+        self._limits = limits = limits or H2Limits()
+        self._handler = handler
+        self._is_client = role == "client"
+        self._reader = FrameReader(self, expects_preface=not self._is_client, limits=limits)
+        self._received = ReceiveBudget(limits)
+        self._chatter = ChatterBudget(limits, now)
+        self.peer = PeerSettings(peer_is_server=self._is_client)
+        self._peer_is_leaving = False
+        self._is_draining = False
+        self._refuses_streams = False
+        self._next_id = 1
+        self._last_peer_id = 0
+        self._late = LateStreams()
+        self._send_window = DEFAULT_WINDOW
+        self._readers: dict[int, Callable[[int, int, bytes], None]] = {
+            Frame.PRIORITY: self._read_priority,
+            Frame.RST_STREAM: self._read_reset,
+            Frame.SETTINGS: self._read_settings,
+            Frame.PING: self._read_ping,
+            Frame.GOAWAY: self._read_goaway,
+            Frame.WINDOW_UPDATE: self._read_window_update,
+        }
+        self.output += make_greeting(limits, is_client=self._is_client)
+
+    # -- what our side says ---------------------------------------------------------------
+
+    @property
+    def can_open(self) -> bool:
+        """Whether `open_stream` is possible now."""
+        admits = len(self.streams) < self.peer.max_streams and self._next_id <= WINDOW_LIMIT
+        return self._is_client and admits and not self.is_leaving
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether either side said that it wants no new streams, or the connection is dead."""
+        return self.is_closed or self._peer_is_leaving or self._is_draining
+
+    def open_stream(self, handler: StreamHandler) -> H2Stream:
+        """Ask the peer for a tunnel.
+
+        Raises:
+            LocalProtocolError: `can_open` is false.
+        """
+        if not self.can_open:
+            raise LocalProtocolError("stream opened where the connection admits none")
+        stream_id = self._next_id
+        self._next_id = stream_id + 2
+        stream = H2Stream(stream_id, self.peer.initial_window, self._limits.stream_window)
+        stream.handler = handler
+        self.streams[stream_id] = stream
+        self.output += FRAME_HEADER.pack(
+            0, len(CONNECT_BLOCK), Frame.HEADERS, END_HEADERS, stream_id
+        )
+        self.output += CONNECT_BLOCK
+        return stream
+
+    def answer(
+        self,
+        stream: H2Stream,
+        status: int,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        *,
+        ends: bool = False,
+    ) -> None:
+        """Answer a request; nothing happens when the stream is gone.
+
+        Args:
+            stream: as given to `stream_requested`.
+            status: 200 opens the tunnel.
+            headers: names in lower case.
+            ends: whether our half ends here.
+
+        Raises:
+            LocalProtocolError: it was answered before.
+        """
+        if stream.is_answered:
+            raise LocalProtocolError(f"stream {stream.id} answered twice")
+        stream.is_answered = True
+        if stream.can_send:
+            block = make_block(status, headers)
+            flags = END_HEADERS | END_STREAM if ends else END_HEADERS
+            self.output += make_frame(Frame.HEADERS, flags, stream.id, block)
+            if ends:
+                self._end_sending(stream)
+
+    def send_data(self, stream: H2Stream, data: memoryview) -> int:
+        """Queue octets of a tunnel.
+
+        Returns:
+            Octets taken: what both windows and the queue admit; 0 when they admit none, or
+            when our half has ended.
+        """
+        count = min(len(data), self.room(stream))
+        if count <= 0 or not stream.can_send:
+            return 0
+        largest = min(self.peer.frame, self._limits.sent_frame)
+        append_data(self.output, stream.id, data[:count], largest)
+        stream.send_window -= count
+        self._send_window -= count
+        return count
+
+    def room(self, stream: H2Stream) -> int:
+        """Octets that `send_data` would take; 0 or less when the stream has to wait."""
+        return min(stream.send_window, self.connection_room)
+
+    @property
+    def connection_room(self) -> int:
+        """Octets that the connection's window and the queue admit, for any stream."""
+        return min(self._send_window, self._limits.queued_output - len(self.output))
+
+    def send_end(self, stream: H2Stream) -> None:
+        """End our half of a tunnel; nothing happens when it has ended."""
+        if stream.can_send:
+            self.output += FRAME_HEADER.pack(0, 0, Frame.DATA, END_STREAM, stream.id)
+            self._end_sending(stream)
+
+    def reset(self, stream: H2Stream, code: H2Code = H2Code.CANCEL) -> None:
+        """Drop a tunnel at once; nothing happens when it is gone.  Its handler is not told."""
+        if stream.id not in self.streams:
+            return
+        self.output += make_reset(stream.id, code)
+        if stream.can_receive:
+            self._late.add(stream.id, stream.receive_window)
+        self._forget(stream)
+
+    def consumed(self, stream: H2Stream, count: int) -> None:
+        """Octets of `data_received` were taken by their reader, so that more may come."""
+        if increment := self._received.release(stream, count):
+            self.output += make_window_update(stream.id, increment)
+        if increment := self._received.grant():
+            self.output += make_window_update(0, increment)
+
+    def drain(self) -> None:
+        """Say that no more streams are wanted; those that are open go on.
+
+        A server still takes the requests that are under way, until `drain_confirmed`.
+        """
+        if self.is_closed or self._is_draining:
+            return
+        self._is_draining = True
+        if self._is_client:
+            self.output += make_goaway(0, H2Code.NO_ERROR)
+        else:
+            self.output += make_goaway(WINDOW_LIMIT, H2Code.NO_ERROR, "shutting down")
+            self.output += make_frame(Frame.PING, 0, 0, _DRAIN_PING)
+
+    def close(self, code: H2Code = H2Code.NO_ERROR, reason: str = "") -> None:
+        """Queue a last GOAWAY and drop all streams; nothing is taken in any more.
+
+        Handlers are not told.
+        """
+        if not self.is_closed:
+            self.is_closed = True
+            self.output += make_goaway(self._last_peer_id, code, reason)
+            for stream in list(self.streams.values()):
+                self._forget(stream)
+
+    # -- what the peer says ---------------------------------------------------------------
+
+    def receive(self, data: bytes | memoryview, now: float) -> None:
+        """Take octets from the connection, and tell the handlers what they mean.
+
+        Args:
+            data: any part of the peer's octets; not kept.
+            now: monotonic time, seconds.
+
+        Raises:
+            RemoteProtocolError: the peer broke the protocol; `output` holds a GOAWAY to send.
+        """
+        self._chatter.now = now
+        try:
+            self._reader.receive(memoryview(data))
+            self._check_answers()
+        except H2ConnectionError as error:
+            self.close(error.h2_code, error.problem)
+            raise
+
+    def _check_answers(self) -> None:
+        if len(self.output) > self._limits.queued_output + self._limits.queued_answers:
+            raise H2ConnectionError(H2Code.ENHANCE_YOUR_CALM, "does not read our answers")
+
+    def frame_read(self, kind: int, stream_id: int, flags: int, payload: bytes) -> None:
+        """See `FrameSink`."""
+        reader = self._readers.get(kind)
+        if reader is None:
+            self._chatter.charge()
+        else:
+            reader(stream_id, flags, payload)
+
+    # -- DATA -----------------------------------------------------------------------------
+
+    def data_begins(
+        self, stream_id: int, length: int, data_length: int, *, ends: bool
+    ) -> H2Stream | None:
+        """See `FrameSink`."""
+        if increment := self._received.take(length):
+            self.output += make_window_update(0, increment)
+        if not (data_length or ends):
+            self._chatter.charge()
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._read_late_data(stream_id, length, ends=ends)
+        elif self._admit(stream, length):
+            if data_length != length:
+                self.consumed(stream, length - data_length)
+            return stream
+        return None
+
+    def _admit(self, stream: H2Stream, length: int) -> bool:
+        """Whether an open stream takes this DATA frame; it is reset when not."""
+        if not stream.can_receive:
+            self._end_in_error(stream, H2Code.STREAM_CLOSED)
+        elif self._is_client and not stream.is_answered:
+            self._end_in_error(stream, H2Code.PROTOCOL_ERROR)
+        elif not self._received.hold(stream, length):
+            self._end_in_error(stream, H2Code.FLOW_CONTROL_ERROR)
+        else:
+            return True
+        return False
+
+    def _read_late_data(self, stream_id: int, length: int, *, ends: bool) -> None:
+        """DATA of a stream that is not open: late, or a mistake (section 5.1)."""
+        self._check_not_idle(stream_id)
+        if not self._late.admits(stream_id, length, ends=ends):
+            self._chatter.charge()
+            self.output += make_reset(stream_id, H2Code.STREAM_CLOSED)
+
+    # -- windows --------------------------------------------------------------------------
+
+    def _read_window_update(self, stream_id: int, _flags: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise H2ConnectionError(H2Code.FRAME_SIZE_ERROR, "sends no 4 octets of increment")
+        increment = int.from_bytes(payload, "big") & WINDOW_LIMIT
+        if not stream_id:
+            self._send_window += increment
+            if not increment:
+                raise H2ConnectionError(H2Code.PROTOCOL_ERROR, "opens a window by 0 octets")
+            if self._send_window > WINDOW_LIMIT:
+                raise H2ConnectionError(H2Code.FLOW_CONTROL_ERROR, _WIDE_WINDOW)
+            self._handler.window_opened()
+            return
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._check_not_idle(stream_id)
+            return
+        stream.send_window += increment
+        if not increment:
+            self._end_in_error(stream, H2Code.PROTOCOL_ERROR)
+        elif stream.send_window > WINDOW_LIMIT:
+            self._end_in_error(stream, H2Code.FLOW_CONTROL_ERROR)
+        elif stream.can_send:
+            stream.handler.window_opened()
+
+    # -- HEADERS --------------------------------------------------------------------------
+
+    def headers_read(self, stream_id: int, headers: Headers, *, ends: bool) -> None:
+        """See `FrameSink`."""
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            if self._is_client or stream_id <= self._last_peer_id or not stream_id & 1:
+                self._check_not_idle(stream_id)
+                self._read_late_headers(stream_id, ends=ends)
+            else:
+                self._last_peer_id = stream_id
+                self._read_request(stream_id, headers, ends=ends)
+        elif not stream.can_receive:
+            self._end_in_error(stream, H2Code.STREAM_CLOSED)
+        elif self._is_client and not stream.is_answered:
+            self._read_answer(stream, headers, ends=ends)
+        elif not ends:  # trailers end a message, section 8.1
+            self._end_in_error(stream, H2Code.PROTOCOL_ERROR)
+        else:
+            self.data_ends(stream)
+
+    def _read_late_headers(self, stream_id: int, *, ends: bool) -> None:
+        self._chatter.charge()
+        if not self._late.admits(stream_id, 0, ends=ends):
+            self.output += make_reset(stream_id, H2Code.STREAM_CLOSED)
+
+    def _read_request(self, stream_id: int, headers: Headers, *, ends: bool) -> None:
+        if self._refuses_streams or len(self.streams) >= self._limits.streams:
+            self._chatter.charge()
+            self.output += make_reset(stream_id, H2Code.REFUSED_STREAM)
+            if not ends:
+                self._late.add(stream_id, self._limits.stream_window)
+            return
+        stream = H2Stream(stream_id, self.peer.initial_window, self._limits.stream_window)
+        self.streams[stream_id] = stream
+        method = find_method(headers)
+        if not method:
+            self._chatter.charge()
+            self.reset(stream, H2Code.PROTOCOL_ERROR)
+            return
+        stream.handler = self._handler.stream_requested(stream, method)
+        if ends and stream.can_receive:
+            self.data_ends(stream)
+
+    def _read_answer(self, stream: H2Stream, headers: Headers, *, ends: bool) -> None:
+        status = find_status(headers)
+        if not status or (status < 200 and ends):
+            self._end_in_error(stream, H2Code.PROTOCOL_ERROR)
+        elif status < 200:  # an interim answer, section 8.1; the final one follows
+            self._chatter.charge()
+        else:
+            stream.is_answered = True
+            stream.handler.answered(status, headers)
+            if ends and stream.can_receive:
+                self.data_ends(stream)
+
+    # -- ends of streams ------------------------------------------------------------------
+
+    def _end_sending(self, stream: H2Stream) -> None:
+        stream.can_send = False
+        if not stream.can_receive:
+            self.streams.pop(stream.id, None)
+
+    def data_ends(self, stream: H2Stream) -> None:
+        """See `FrameSink`; a header block may end a stream as well."""
+        stream.can_receive = False
+        if not stream.can_send:
+            self.streams.pop(stream.id, None)
+        stream.handler.end_received()
+
+    def _forget(self, stream: H2Stream) -> None:
+        """Take a stream that was reset out of all books."""
+        stream.can_send = stream.can_receive = False
+        self.streams.pop(stream.id, None)
+        self._received.drop(stream)
+
+    def _end_in_error(self, stream: H2Stream, code: H2Code) -> None:
+        """Reset a stream by the peer's fault."""
+        self._chatter.charge()
+        self.reset(stream, code)
+        stream.handler.reset_received(code)
+
+    def _read_reset(self, stream_id: int, _flags: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise H2ConnectionError(H2Code.FRAME_SIZE_ERROR, "sends no 4 octets of error code")
+        self._chatter.charge()
+        self._late.remove(stream_id)
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._check_not_idle(stream_id)
+            return
+        self._forget(stream)
+        stream.handler.reset_received(int.from_bytes(payload, "big"))
+
+    def _check_not_idle(self, stream_id: int) -> None:
+        """Refuse frames of a stream that nobody has opened, section 5.1."""
+        opened = stream_id < self._next_id if self._is_client else stream_id <= self._last_peer_id
+        if not opened or not stream_id & 1:
+            raise H2ConnectionError(H2Code.PROTOCOL_ERROR, f"sends on idle stream {stream_id}")
+
+    # -- the connection -------------------------------------------------------------------
+
+    def _read_priority(self, stream_id: int, _flags: int, payload: bytes) -> None:
+        if not stream_id or len(payload) != 5:
+            raise H2ConnectionError(H2Code.PROTOCOL_ERROR, "sends a malformed PRIORITY")
+        self._chatter.charge()
+
+    def _read_settings(self, stream_id: int, flags: int, payload: bytes) -> None:
+        if stream_id:
+            raise H2ConnectionError(H2Code.PROTOCOL_ERROR, "sends SETTINGS on a stream")
+        if flags & ACK:
+            self._chatter.charge()
+            if payload:
+                raise H2ConnectionError(H2Code.FRAME_SIZE_ERROR, "acknowledges SETTINGS with some")
+            return
+        self._chatter.charge(_SETTINGS_COST)
+        change = self.peer.update(payload)
+        self.output += make_frame(Frame.SETTINGS, ACK, 0)
+        if change:
+            self._move_windows(change)
+        self._handler.settings_received()
+
+    def _move_windows(self, change: int) -> None:
+        """Apply a new INITIAL_WINDOW_SIZE to the streams that are open, section 6.9.2."""
+        streams = list(self.streams.values())
+        for stream in streams:
+            stream.send_window += change
+            if stream.send_window > WINDOW_LIMIT:
+                raise H2ConnectionError(H2Code.FLOW_CONTROL_ERROR, _WIDE_WINDOW)
+        if change > 0:
+            for stream in streams:
+                if stream.can_send:
+                    stream.handler.window_opened()
+
+    def _read_ping(self, stream_id: int, flags: int, payload: bytes) -> None:
+        if stream_id or len(payload) != 8:
+            code = H2Code.PROTOCOL_ERROR if stream_id else H2Code.FRAME_SIZE_ERROR
+            raise H2ConnectionError(code, f"sends a malformed PING on stream {stream_id}")
+        self._chatter.charge()
+        if not flags & ACK:
+            self.output += make_frame(Frame.PING, ACK, 0, payload)
+        elif payload == _DRAIN_PING and self._is_draining and not self._refuses_streams:
+            self._refuses_streams = True
+            self.output += make_goaway(self._last_peer_id, H2Code.NO_ERROR)
+            self._handler.drain_confirmed()
+
+    def _read_goaway(self, stream_id: int, _flags: int, payload: bytes) -> None:
+        if stream_id or len(payload) < 8:
+            raise H2ConnectionError(H2Code.PROTOCOL_ERROR, "sends a malformed GOAWAY")
+        self._chatter.charge()
+        last_id = int.from_bytes(payload[:4], "big") & WINDOW_LIMIT
+        code = int.from_bytes(payload[4:8], "big")
+        self._peer_is_leaving = True
+        if self._is_client:
+            for stream in [s for s in self.streams.values() if s.id > last_id]:
+                self._forget(stream)
+                stream.handler.reset_received(H2Code.REFUSED_STREAM)
+        reason = payload[8:264].decode("ascii", "replace")
+        self._handler.going_away(code, f"{code_name(code)} {reason!r}")
