@@ -163,10 +163,8 @@ def test_all_problems_of_all_entries_are_reported_at_once() -> None:
         ],
     }
     found = problems(json.dumps(config))
-    assert (
-        'add_ingress[0].http_proxy.proxy_listen.port: expected an integer 1-65535, got the string "41999"'
-        in found
-    )
+    port = "add_ingress[0].http_proxy.proxy_listen.port"
+    assert f'{port}: expected an integer 1-65535, got the string "41999"' in found
     assert any(line.startswith("add_ingress[1]: at least one of 'attest'") for line in found)
     assert any(line.startswith("add_egress[0].mapping.out.host:") for line in found)
     assert any(line.startswith('add_egress[0].attest: unknown key "as_address"') for line in found)

@@ -115,14 +115,62 @@ def test_closing_in_order_is_an_end_for_the_peer(reactor, run, sockets):
         for call in (lambda: end.read_into(reactor.scratch), lambda: end.write(memoryview(b"x"))):
             with pytest.raises(NetError, match="closed on our side"):
                 call()
-        with pytest.raises(NetError):
-            _ = end.remote
-        with pytest.raises(NetError):
-            _ = end.local
+        return end
 
-    run(reactor, talk)
+    end = run(reactor, talk)
     assert far.recv(10) == b"bye"
     assert far.recv(10) == b""
+    far.close()
+    run(reactor, pause, reactor, 0.02)
+    with pytest.raises(NetError):
+        _ = end.remote
+    with pytest.raises(NetError):
+        _ = end.local
+    assert not reactor.at_stop
+
+
+def test_closing_with_unread_octets_does_not_lose_what_was_sent_last(reactor, run, sockets):
+    """The answer to a request that nobody reads to its end must arrive."""
+    near, far = sockets()
+    far.sendall(bytes(100_000))
+    answer = bytes(3_000_000)
+
+    async def talk():
+        end = PlainEnd(reactor, near)
+        await end.receive(10)
+        await end.send(answer)
+        end.close()
+
+    future = reactor.spawn_threadsafe(talk(), "talk")
+    got = bytearray()
+    while chunk := far.recv(1 << 16):
+        got += chunk
+        far.sendall(b"still sending")
+    assert bytes(got) == answer
+    future.result(5)
+
+
+@pytest.mark.parametrize("how", ["flood", "time", "reset", "stop"])
+def test_a_closed_end_is_not_kept_open_by_its_peer(reactor, run, sockets, monkeypatch, how):
+    monkeypatch.setattr("tng.dataplane.socket_end.LINGER_OCTETS", 100_000)
+    monkeypatch.setattr("tng.dataplane.socket_end.LINGER_S", 0.02 if how == "time" else 60)
+    near, far = sockets()
+
+    async def talk():
+        end = PlainEnd(reactor, near)
+        end.close()
+        if how == "reset":
+            PlainEnd(reactor, far).abort()
+
+    run(reactor, talk)
+    if how == "flood":
+        with pytest.raises(ConnectionError):
+            far.sendall(bytes(50_000_000))
+    if how != "stop":
+        run(reactor, pause, reactor, 0.05)
+        assert not reactor.at_stop
+    reactor.stop(5)
+    assert near.fileno() == -1
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])

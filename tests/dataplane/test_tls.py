@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import socket
@@ -411,7 +412,7 @@ def test_a_forged_record_is_an_error_and_stays_one(reactor, run, sockets, contex
         client, server = await open_pair(reactor, sockets(), contexts, calls)
         client._sock.send(b"\x17\x03\x03\x00\x20" + bytes(32))
         for _ in range(2):
-            with pytest.raises(RemoteProtocolError, match="failed"):
+            with pytest.raises(RemoteProtocolError, match="bad record mac"):
                 await server.receive()
         server.close()
         client.abort()
@@ -425,7 +426,8 @@ def test_an_error_caught_in_a_reference_cycle_can_be_collected(reactor, run, soc
     async def talk():
         client, server = await open_pair(reactor, sockets(), contexts)
         for end in (client, server):
-            end._sock.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):
+                end._sock.shutdown(socket.SHUT_RDWR)
             for call in (end.read_into, end.write):
                 with pytest.raises(TngError) as caught:
                     call(memoryview(bytearray(100))[:50])
@@ -553,7 +555,7 @@ def test_closing_with_a_full_socket_still_delivers_everything(reactor, run, sock
 def test_a_closed_end_does_not_wait_for_ever_for_its_peer(
     reactor, run, sockets, contexts, how, monkeypatch
 ):
-    monkeypatch.setattr("tng.dataplane.tls.LINGER_S", 0.05 if how == "time" else 60)
+    monkeypatch.setattr("tng.dataplane.socket_end.LINGER_S", 0.05 if how == "time" else 60)
 
     async def talk():
         client, server = await open_pair(reactor, sockets(), contexts)

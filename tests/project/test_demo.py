@@ -65,6 +65,16 @@ def test_spoiled_evidence_is_refused_and_the_failing_check_is_named(tamper: str)
 
 
 @pytest.mark.slow
+def test_a_proxy_port_that_is_lost_at_the_last_moment_is_replaced() -> None:
+    report, output = make_report()
+    story = Story(SystemClock(), None, None, report=report)
+    story._ports = choose_ports(0)
+    with socket.create_server(("127.0.0.1", story._ports.proxy)):
+        assert story.tell() == EXIT_DONE
+    assert "is taken" in output.getvalue()
+
+
+@pytest.mark.slow
 def test_a_backend_of_one_s_own_takes_the_stand_in_s_place(tmp_path: pathlib.Path) -> None:
     report, output = make_report()
     own = Endpoint("127.0.0.1", choose_ports().backend)

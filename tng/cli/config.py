@@ -25,7 +25,7 @@ def add_parser(commands: Subparsers) -> None:
     add_config_arguments(show)
     show.set_defaults(run=run_show)
     render = actions.add_parser("from-env", help="make a configuration from a cai.env file")
-    render.add_argument("side", choices=["ingress", "egress"])
+    render.add_argument("role", choices=["ingress", "egress"])
     render.add_argument("file", help="the cai.env file")
     render.set_defaults(run=run_from_env)
     schema = actions.add_parser("schema", help="print the JSON Schema (draft 2020-12)")
@@ -60,7 +60,7 @@ def run_from_env(arguments: argparse.Namespace) -> int:
     from tng.config.cai_env import config_from_cai_env, parse_cai_env
 
     values = parse_cai_env(pathlib.Path(arguments.file).read_text(encoding="utf-8"))
-    json.dump(config_from_cai_env(values, arguments.side), sys.stdout, indent=2)
+    json.dump(config_from_cai_env(values, arguments.role), sys.stdout, indent=2)
     print()
     return 0
 

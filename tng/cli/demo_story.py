@@ -8,6 +8,7 @@ reported as success.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import signal
@@ -32,6 +33,7 @@ from tng.cli.demo_stage import (
 )
 from tng.cli.demo_verdicts import PeerView, peers_of_ingress
 from tng.endpoint import Endpoint
+from tng.errors import StartError
 
 if TYPE_CHECKING:
     from tng.clock import Clock
@@ -73,9 +75,6 @@ class Story:
         self._stay = stay
         self._report = report or Report()
         self._ports: Ports = choose_ports()
-        self._client = httpx.Client(
-            proxy=f"http://{HOST}:{self._ports.proxy}", timeout=_REQUEST_TIMEOUT, trust_env=False
-        )
 
     def tell(self) -> int:
         """Run it all; the exit status.
@@ -91,12 +90,13 @@ class Story:
         with (
             tempfile.TemporaryDirectory(prefix="tng-demo-") as folder,
             Stage(pathlib.Path(folder)) as stage,
-            self._client,
         ):
             self._start(stage, pathlib.Path(folder))
-            status = self._ask()
-            if self._tamper is None and status == EXIT_DONE:
-                status = self._meet_impostor()
+            proxy = f"http://{HOST}:{self._ports.proxy}"
+            with httpx.Client(proxy=proxy, timeout=_REQUEST_TIMEOUT, trust_env=False) as client:
+                status = self._ask(client)
+                if self._tamper is None and status == EXIT_DONE:
+                    status = self._meet_impostor(client)
             if self._stay:
                 self._wait()
         return status
@@ -104,8 +104,6 @@ class Story:
     def _start(self, stage: Stage, folder: pathlib.Path) -> None:
         self._report.step("Starting")
         ports, platform = self._ports, folder / "platform"
-        if ports.proxy != PROXY_PORT:
-            self._report.fact("notice", f"port {PROXY_PORT} is taken, {ports.proxy} stands in")
         spoil = Spoil(self._tamper.replace("-", "_")) if self._tamper else None
         SimulatedPlatform.create(platform, now=int(self._clock.now()), spoil=spoil)
         if self._tamper:
@@ -117,8 +115,22 @@ class Story:
         self._report.fact("attestation service", f"http://{HOST}:{ports.trustee}/as/ (embedded)")
         stage.launch("egress", egress_config(ports, service, platform), ports.egress_control)
         self._report.fact("egress", f"{HOST}:{ports.egress} (SIMULATED TDX) -> {service}")
-        stage.launch("ingress", ingress_config(ports), ports.ingress_control)
-        self._report.fact("ingress", f"http://{HOST}:{ports.proxy} (HTTP proxy)")
+        self._launch_ingress(stage)
+
+    def _launch_ingress(self, stage: Stage) -> None:
+        try:
+            stage.launch("ingress", ingress_config(self._ports), self._ports.ingress_control)
+        except StartError:
+            # Somebody may have taken the port since it was found free: another demonstration.
+            free = choose_ports(self._ports.proxy).proxy
+            if free == self._ports.proxy:
+                raise
+            self._ports = dataclasses.replace(self._ports, proxy=free)
+            stage.launch("ingress", ingress_config(self._ports), self._ports.ingress_control)
+        if self._ports.proxy != PROXY_PORT:
+            text = f"port {PROXY_PORT} is taken, {self._ports.proxy} stands in"
+            self._report.fact("notice", text)
+        self._report.fact("ingress", f"http://{HOST}:{self._ports.proxy} (HTTP proxy)")
 
     def _start_backend(self, stage: Stage) -> Endpoint:
         if self._backend is not None:
@@ -130,16 +142,16 @@ class Story:
         self._report.fact("backend", f"http://{service} (tng-stand-in-backend, no model)")
         return service
 
-    def _ask(self) -> int:
+    def _ask(self, client: httpx.Client) -> int:
         self._report.step(f"Asking http://{HOST}:{self._ports.egress} through the proxy")
         url = f"http://{HOST}:{self._ports.egress}"
         try:
-            models = self._client.get(f"{url}/v1/models")
+            models = client.get(f"{url}/v1/models")
             if refusal := models.headers.get("x-tng-error"):
                 return self._refused(refusal, models)
             model = models.raise_for_status().json()["data"][0]["id"]
-            self._complete(url, model)
-            self._chat(url, model)
+            self._complete(client, url, model)
+            self._chat(client, url, model)
         except (httpx.HTTPError, ValueError, LookupError) as error:
             self._report.bad(f"no usable answer: {error!r}")
             self._show_verdict()
@@ -154,12 +166,12 @@ class Story:
         self._report.good("the egress was judged before anything was sent to it, and accepted")
         return EXIT_DONE
 
-    def _complete(self, url: str, model: str) -> None:
+    def _complete(self, client: httpx.Client, url: str, model: str) -> None:
         body = {"model": model, "prompt": _PROMPT, "temperature": 0.0, "max_tokens": 24}
-        answer = self._client.post(f"{url}/v1/completions", json=body).raise_for_status().json()
+        answer = client.post(f"{url}/v1/completions", json=body).raise_for_status().json()
         self._report.fact("completion", answer["choices"][0]["text"].strip())
 
-    def _chat(self, url: str, model: str) -> None:
+    def _chat(self, client: httpx.Client, url: str, model: str) -> None:
         body = {
             "model": model,
             "messages": [{"role": "user", "content": _PROMPT}],
@@ -167,7 +179,7 @@ class Story:
             "stream": True,
         }
         text, events = "", 0
-        with self._client.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
+        with client.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
             answer.raise_for_status()
             for line in answer.iter_lines():
                 if line.startswith("data: ") and line != "data: [DONE]":
@@ -211,13 +223,13 @@ class Story:
         answer = httpx.get(url, trust_env=False, timeout=_REQUEST_TIMEOUT)
         return peers_of_ingress(answer.content)
 
-    def _meet_impostor(self) -> int:
+    def _meet_impostor(self, client: httpx.Client) -> int:
         self._report.step("The same with an impostor: TLS and a certificate, but no evidence")
         body = {"model": "any", "prompt": "secret", "max_tokens": 1}
         with Impostor(self._clock) as impostor:
             url = f"http://{HOST}:{impostor.port}/v1/completions"
             try:
-                answer = self._client.post(url, json=body)
+                answer = client.post(url, json=body)
             except httpx.HTTPError as error:
                 self._report.bad(f"expected a refusal in words, got {error!r}")
                 return EXIT_WRONG

@@ -43,39 +43,42 @@ class Attest(StrictModel):
     """Where own evidence comes from, and in the passport model who turns it into a token."""
 
     model: Literal["background_check", "passport"] = Field(
-        "background_check",
+        default="background_check",
         description="`background_check`: the peer has the evidence judged; "
         "`passport`: this side has it judged and shows the token.",
     )
     aa_provider: Literal["coco", "coco_asr", "ita", "ita_asr"] = Field(
-        "coco",
+        default="coco",
         description="Who gives the evidence: an Attestation Agent (`coco`), an API server "
         "(`coco_asr`), or the same for Intel Trust Authority (`ita`, `ita_asr`).",
     )
     aa_type: Literal["uds", "builtin", "tsm", "simulated"] = Field(
-        "uds",
+        default="uds",
         description="How the agent is reached: `uds` a Unix socket, `builtin`; extensions: `tsm` "
         "the kernel's configfs, `simulated` a platform in software, not for production.",
     )
     aa_addr: UnixAddress | None = Field(
-        None, description="Socket of the Attestation Agent, `unix:///...`; it may appear later."
+        default=None,
+        description="Socket of the Attestation Agent, `unix:///...`; it may appear later.",
     )
-    asr_addr: Url | None = Field(None, description="URL of the API server (`*_asr`).")
+    asr_addr: Url | None = Field(default=None, description="URL of the API server (`*_asr`).")
     simulated_platform: Path | None = Field(
-        None,
+        default=None,
         description="Directory of the simulated platform.",
         json_schema_extra={"x-tng-extension": True},
     )
     refresh_interval: Annotated[int, Whole(0, _YEAR, "seconds")] = Field(
-        600, description="How often the evidence is renewed; 0: for every connection."
+        default=600, description="How often the evidence is renewed; 0: for every connection."
     )
     as_provider: Literal["coco", "ita"] = Field(
-        "coco", description="Passport: Trustee (`coco`) or Intel Trust Authority (`ita`)."
+        default="coco", description="Passport: Trustee (`coco`) or Intel Trust Authority (`ita`)."
     )
     as_type: Literal["restful", "grpc", "builtin"] = Field(
-        "restful", description="Passport: how the attestation service is reached."
+        default="restful", description="Passport: how the attestation service is reached."
     )
-    as_addr: Url | None = Field(None, description="Passport: URL of the attestation service.")
+    as_addr: Url | None = Field(
+        default=None, description="Passport: URL of the attestation service."
+    )
     as_headers: Headers = Field(
         default_factory=dict, description="Passport: headers of each request to the service."
     )
@@ -83,7 +86,7 @@ class Attest(StrictModel):
         default_factory=list, description="Passport: policies the service evaluates."
     )
     api_key: Secret | None = Field(
-        None,
+        default=None,
         description="Passport with `ita`: API key; `ITA_API_KEY` of the environment if absent.",
     )
 

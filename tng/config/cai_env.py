@@ -82,8 +82,8 @@ def _refuse_reference(text: str) -> None:
 
 def config_from_cai_env(
     values: Mapping[str, str],
-    *,
     role: Literal["ingress", "egress"] = "egress",
+    *,
     backend_port: int | None = None,
     aa_addr: str = AGENT_SOCKET,
 ) -> dict[str, object]:

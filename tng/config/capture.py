@@ -23,10 +23,12 @@ _SO_MARK: Final = 565  # the reference's value (v2.12.0), so that both exempt ea
 class CaptureDst(StrictModel):
     """Destinations to capture."""
 
-    host: Cidr | None = Field(None, description="Address or address range.")
-    ipset: Name | None = Field(None, description="Name of an ipset, instead of `host`.")
-    port: Port | None = Field(None, description="Port, or the first port; absent: any port.")
-    port_end: Port | None = Field(None, description="Last port, inclusive.")
+    host: Cidr | None = Field(default=None, description="Address or address range.")
+    ipset: Name | None = Field(default=None, description="Name of an ipset, instead of `host`.")
+    port: Port | None = Field(
+        default=None, description="Port, or the first port; absent: any port."
+    )
+    port_end: Port | None = Field(default=None, description="Last port, inclusive.")
 
     def faults(self) -> Iterator[Fault]:
         """Something is named, and not two kinds of host."""
@@ -48,10 +50,10 @@ class _Capture(StrictModel):
         default_factory=list, description="Control groups whose traffic is left alone."
     )
     listen_port: Port | None = Field(
-        None, description="Port that captured traffic is led to; absent: any free port."
+        default=None, description="Port that captured traffic is led to; absent: any free port."
     )
     so_mark: Annotated[int, Whole(0, _MAX_MARK)] = Field(
-        _SO_MARK, description="Firewall mark of own connections, which are never captured."
+        default=_SO_MARK, description="Firewall mark of own connections, which are never captured."
     )
 
 
@@ -67,7 +69,7 @@ class EgressNetfilter(_Capture):
     """Mode `netfilter` of an egress: TCP connections taken by REDIRECT rules."""
 
     capture_local_traffic: Flag = Field(
-        False, description="Whether connections from this machine are captured as well."
+        default=False, description="Whether connections from this machine are captured as well."
     )
 
     def faults(self) -> Iterator[Fault]:
@@ -84,7 +86,7 @@ class NetfilterUdp(_Capture):
     """Mode `netfilter_udp`: UDP datagrams taken by TPROXY rules; empty captures everything."""
 
     idle_timeout_secs: Annotated[int, Whole(1, 86_400, "seconds")] = Field(
-        30, description="A session without datagrams for so long is closed."
+        default=30, description="A session without datagrams for so long is closed."
     )
 
     def faults(self) -> Iterator[Fault]:
@@ -103,16 +105,16 @@ class EgressNetfilterUdp(NetfilterUdp):
     """Mode `netfilter_udp` of an egress."""
 
     capture_local_traffic: Flag = Field(
-        False, description="Whether datagrams from this machine are captured as well."
+        default=False, description="Whether datagrams from this machine are captured as well."
     )
 
 
 class HookDst(StrictModel):
     """Destinations of the program to capture."""
 
-    host: Cidr | None = Field(None, description="Address or address range; absent: any.")
-    port: Port | None = Field(None, description="Port, or the first port.  Required.")
-    port_end: Port | None = Field(None, description="Last port, inclusive.")
+    host: Cidr | None = Field(default=None, description="Address or address range; absent: any.")
+    port: Port | None = Field(default=None, description="Port, or the first port.  Required.")
+    port_end: Port | None = Field(default=None, description="Last port, inclusive.")
 
     def faults(self) -> Iterator[Fault]:
         """A port is named."""
@@ -128,13 +130,13 @@ class Hook(StrictModel):
         default_factory=list, description="Destinations to capture."
     )
     proxy_listen: Address | None = Field(
-        None, description="Address of the private proxy; absent: 127.0.0.1."
+        default=None, description="Address of the private proxy; absent: 127.0.0.1."
     )
     proxy_port: Port | None = Field(
-        None, description="Port of the private proxy; absent: any free port."
+        default=None, description="Port of the private proxy; absent: any free port."
     )
     capture_local_traffic: Flag = Field(
-        False, description="Whether connections to this machine are captured as well."
+        default=False, description="Whether connections to this machine are captured as well."
     )
 
     def faults(self) -> Iterator[Fault]:
@@ -146,14 +148,18 @@ class Hook(StrictModel):
 class HookListen(StrictModel):
     """Ports of the program that are moved behind the egress."""
 
-    host: Address | None = Field(None, description="Address the program listens on; absent: any.")
-    ifname: Name | None = Field(None, description="Network interface; absent: any.")
-    port: Port | None = Field(None, description="Port, or the first port.  Required.")
-    port_end: Port | None = Field(None, description="Last port, inclusive.")
-    redirect_to_port: Port | None = Field(
-        None, description="Where the program really listens; absent: any free port."
+    host: Address | None = Field(
+        default=None, description="Address the program listens on; absent: any."
     )
-    redirect_to_port_end: Port | None = Field(None, description="Last such port, inclusive.")
+    ifname: Name | None = Field(default=None, description="Network interface; absent: any.")
+    port: Port | None = Field(default=None, description="Port, or the first port.  Required.")
+    port_end: Port | None = Field(default=None, description="Last port, inclusive.")
+    redirect_to_port: Port | None = Field(
+        default=None, description="Where the program really listens; absent: any free port."
+    )
+    redirect_to_port_end: Port | None = Field(
+        default=None, description="Last such port, inclusive."
+    )
 
     def faults(self) -> Iterator[Fault]:
         """A port is named, and both ranges have the same size."""
@@ -188,5 +194,5 @@ class EgressHook(StrictModel):
         Field(default_factory=list, description="Ports to capture.")
     )
     capture_local_traffic: Flag = Field(
-        False, description="Whether connections from this machine are captured as well."
+        default=False, description="Whether connections from this machine are captured as well."
     )

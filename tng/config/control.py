@@ -28,7 +28,7 @@ _TRACE_KEYS: Final = {
 class Restful(StrictModel):
     """The control interface over HTTP: probes and status."""
 
-    host: BindHost = Field("127.0.0.1", description="Address to listen on.")
+    host: BindHost = Field(default="127.0.0.1", description="Address to listen on.")
     port: Port = Field(description="Port to listen on.")
 
 
@@ -41,8 +41,8 @@ class Ttrpc(StrictModel):
 class ControlInterface(StrictModel):
     """Where probes and status are served."""
 
-    restful: Restful | None = Field(None, description="Over HTTP.")
-    ttrpc: Ttrpc | None = Field(None, description="Refused: use `restful`.")
+    restful: Restful | None = Field(default=None, description="Over HTTP.")
+    ttrpc: Ttrpc | None = Field(default=None, description="Refused: use `restful`.")
 
     def faults(self) -> Iterator[Fault]:
         """The one interface there is."""
@@ -61,15 +61,15 @@ class MetricExporter(StrictModel):
         description="The log, Open-Falcon, or OpenTelemetry."
     )
     step: Annotated[int, Whole(1, 86_400, "seconds")] = Field(
-        60, description="Time between two reports; required with `oltp`."
+        default=60, description="Time between two reports; required with `oltp`."
     )
-    server_url: Url | None = Field(None, description="`falcon`: URL of the server.")
+    server_url: Url | None = Field(default=None, description="`falcon`: URL of the server.")
     endpoint: Name | None = Field(
-        None, description="`falcon`: name of this machine; `oltp`: URL of the collector."
+        default=None, description="`falcon`: name of this machine; `oltp`: URL of the collector."
     )
     tags: Tags = Field(default_factory=dict, description="`falcon`: further labels.")
     protocol: Literal["http/protobuf", "http/json", "grpc"] | None = Field(
-        None, description="`oltp`: protocol of the collector."
+        default=None, description="`oltp`: protocol of the collector."
     )
     headers: Headers = Field(default_factory=dict, description="`oltp`: headers of each request.")
 
@@ -93,9 +93,9 @@ class TraceExporter(StrictModel):
 
     type: Literal["oltp", "stdout"] = Field(description="OpenTelemetry, or the log.")
     protocol: Literal["http/protobuf", "http/json", "grpc"] | None = Field(
-        None, description="`oltp`: protocol of the collector."
+        default=None, description="`oltp`: protocol of the collector."
     )
-    endpoint: Name | None = Field(None, description="`oltp`: URL of the collector.")
+    endpoint: Name | None = Field(default=None, description="`oltp`: URL of the collector.")
     headers: Headers = Field(default_factory=dict, description="`oltp`: headers of each request.")
 
     def faults(self) -> Iterator[Fault]:

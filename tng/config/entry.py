@@ -37,15 +37,15 @@ class RatsTls(StrictModel):
     """The default transport: TLS 1.3 with evidence in the certificate."""
 
     multiplex: Flag | None = Field(
-        None,
+        default=None,
         description="Whether connections share tunnels.  Absent: they do where the peer can; "
         "true and false force one (the reference's default is false).",
     )
     multiplex_max_streams_per_connection: Annotated[int, Whole(1, 0xFFFFFFFF)] | None = Field(
-        None, description="Ingress: connections in a tunnel before another one is opened."
+        default=None, description="Ingress: connections in a tunnel before another one is opened."
     )
     multiplex_max_connections: Annotated[int, Whole(1, 0xFFFFFFFF)] | None = Field(
-        None, description="Ingress: tunnels to one egress."
+        default=None, description="Ingress: tunnels to one egress."
     )
 
     @property
@@ -68,7 +68,8 @@ class Quic(StrictModel):
     """Settings of the transport of the UDP modes."""
 
     max_datagram_size: Annotated[int, Whole(1, 65_535, "octets")] | None = Field(
-        None, description="Larger datagrams are dropped; absent: what the network path carries."
+        default=None,
+        description="Larger datagrams are dropped; absent: what the network path carries.",
     )
 
 
@@ -94,15 +95,15 @@ class _Entry(StrictModel):
     WHERE: ClassVar[str]
 
     rats_tls: RatsTls | None = Field(
-        None, description="Transport RATS-TLS and its settings; the default."
+        default=None, description="Transport RATS-TLS and its settings; the default."
     )
-    quic: Quic | None = Field(None, description="Settings of the UDP modes.")
+    quic: Quic | None = Field(default=None, description="Settings of the UDP modes.")
     no_ra: Flag = Field(
-        False, description="No remote attestation in either direction.  Not for production."
+        default=False, description="No remote attestation in either direction.  Not for production."
     )
-    attest: Attest | None = Field(None, description="What this side shows of itself.")
+    attest: Attest | None = Field(default=None, description="What this side shows of itself.")
     verify: _Verifiers | None = Field(
-        None, description="What is demanded of the peer; a list: every one of them."
+        default=None, description="What is demanded of the peer; a list: every one of them."
     )
 
     @property
@@ -152,15 +153,17 @@ class Ingress(_Entry):
     )
     WHERE = "add_ingress"
 
-    mapping: Mapping | None = Field(None, description="Mode: fixed ports.")
-    http_proxy: HttpProxy | None = Field(None, description="Mode: an HTTP proxy.")
-    socks5: Socks5 | None = Field(None, description="Mode: a SOCKS5 proxy.")
-    netfilter: Netfilter | None = Field(None, description="Mode: captured TCP connections.")
-    netfilter_udp: NetfilterUdp | None = Field(None, description="Mode: captured UDP datagrams.")
-    hook: Hook | None = Field(None, description="Mode: connections of one program.")
-    mapping_udp: MappingUdp | None = Field(None, description="Mode: a fixed UDP port.")
+    mapping: Mapping | None = Field(default=None, description="Mode: fixed ports.")
+    http_proxy: HttpProxy | None = Field(default=None, description="Mode: an HTTP proxy.")
+    socks5: Socks5 | None = Field(default=None, description="Mode: a SOCKS5 proxy.")
+    netfilter: Netfilter | None = Field(default=None, description="Mode: captured TCP connections.")
+    netfilter_udp: NetfilterUdp | None = Field(
+        default=None, description="Mode: captured UDP datagrams."
+    )
+    hook: Hook | None = Field(default=None, description="Mode: connections of one program.")
+    mapping_udp: MappingUdp | None = Field(default=None, description="Mode: a fixed UDP port.")
     ohttp: IngressOhttp | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("ohttp", "encap_in_http"),
         description="Transport Oblivious HTTP and its settings, instead of `rats_tls`.",
     )
@@ -178,20 +181,22 @@ class Egress(_Entry):
     )
     WHERE = "add_egress"
 
-    mapping: Mapping | None = Field(None, description="Mode: fixed ports.")
-    netfilter: EgressNetfilter | None = Field(None, description="Mode: captured TCP connections.")
-    netfilter_udp: EgressNetfilterUdp | None = Field(
-        None, description="Mode: captured UDP datagrams."
+    mapping: Mapping | None = Field(default=None, description="Mode: fixed ports.")
+    netfilter: EgressNetfilter | None = Field(
+        default=None, description="Mode: captured TCP connections."
     )
-    hook: EgressHook | None = Field(None, description="Mode: listeners of one program.")
-    mapping_udp: MappingUdp | None = Field(None, description="Mode: a fixed UDP port.")
+    netfilter_udp: EgressNetfilterUdp | None = Field(
+        default=None, description="Mode: captured UDP datagrams."
+    )
+    hook: EgressHook | None = Field(default=None, description="Mode: listeners of one program.")
+    mapping_udp: MappingUdp | None = Field(default=None, description="Mode: a fixed UDP port.")
     ohttp: EgressOhttp | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("ohttp", "decap_from_http"),
         description="Transport Oblivious HTTP and its settings, instead of `rats_tls`.",
     )
     direct_forward: Annotated[list[DirectForward], Field(max_length=_MAX_PATTERNS)] | None = Field(
-        None, description="Plain HTTP requests that are passed on without a tunnel."
+        default=None, description="Plain HTTP requests that are passed on without a tunnel."
     )
 
     def faults(self) -> Iterator[Fault]:

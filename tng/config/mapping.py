@@ -25,9 +25,9 @@ MAX_PORTS: Final = 4096
 class PortRange(StrictModel):
     """Where a mapping listens: one port, or `port` to `port_end`."""
 
-    host: BindHost = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - as TNG
+    host: BindHost = Field(default="0.0.0.0", description="Address to listen on.")  # noqa: S104 - as TNG
     port: Port = Field(description="Port, or the first port of the range.")
-    port_end: Port | None = Field(None, description="Last port of the range, inclusive.")
+    port_end: Port | None = Field(default=None, description="Last port of the range, inclusive.")
 
     @property
     def size(self) -> int:
@@ -43,10 +43,10 @@ class TargetRange(StrictModel):
     """Where a mapping leads: one port, or `port` to `port_end`."""
 
     host: Host | None = Field(
-        None, description="Host to connect to: an address or a name.  Required."
+        default=None, description="Host to connect to: an address or a name.  Required."
     )
     port: Port = Field(description="Port, or the first port of the range.")
-    port_end: Port | None = Field(None, description="Last port of the range, inclusive.")
+    port_end: Port | None = Field(default=None, description="Last port of the range, inclusive.")
 
     @property
     def size(self) -> int:
@@ -130,7 +130,7 @@ class MappingUdp(StrictModel):
     listen: PortRange = Field(alias="in", description="Where to listen.")
     target: TargetRange = Field(alias="out", description="Where to send.")
     idle_timeout_secs: Annotated[int, Whole(1, 86_400, "seconds")] = Field(
-        30, description="A session without datagrams for so long is closed."
+        default=30, description="A session without datagrams for so long is closed."
     )
 
     def faults(self) -> Iterator[Fault]:

@@ -57,19 +57,19 @@ class TngConfig(StrictModel):
     """Everything that `tng launch` is told."""
 
     control_interface: ControlInterface | None = Field(
-        None, description="Where probes and status are served; absent: nowhere."
+        default=None, description="Where probes and status are served; absent: nowhere."
     )
-    metric: Metric | None = Field(None, description="Where numbers are sent.")
-    trace: Trace | None = Field(None, description="Where traces are sent.")
+    metric: Metric | None = Field(default=None, description="Where numbers are sent.")
+    trace: Trace | None = Field(default=None, description="Where traces are sent.")
     add_ingress: Annotated[list[Ingress], Field(max_length=_MAX_ENTRIES)] = Field(
         default_factory=list, description="Client's ends of tunnels."
     )
     add_egress: Annotated[list[Egress], Field(max_length=_MAX_ENTRIES)] = Field(
         default_factory=list, description="Service's ends of tunnels."
     )
-    admin_bind: Listen | None = Field(None, description="Ignored; use `control_interface`.")
+    admin_bind: Listen | None = Field(default=None, description="Ignored; use `control_interface`.")
     drain_timeout_secs: Annotated[float, Duration(3600)] = Field(
-        10.0,
+        default=10.0,
         description="How long open connections may go on after SIGTERM.",
         json_schema_extra={"x-tng-extension": True},
     )

@@ -107,12 +107,12 @@ class IngressOhttp(StrictModel):
         default_factory=list, description="Rules for the outer path; the first match counts."
     )
     path_default: Literal["root", "original"] = Field(
-        "root", description="Outer path when no rule matches: `/`, or the inner path."
+        default="root", description="Outer path when no rule matches: `/`, or the inner path."
     )
     header_passthrough: HeaderPassthrough | None = Field(
-        None, description="Headers to show on the outside; absent: none."
+        default=None, description="Headers to show on the outside; absent: none."
     )
-    tls: Flag = Field(False, description="Whether the outer connection is HTTPS.")
+    tls: Flag = Field(default=False, description="Whether the outer connection is HTTPS.")
     tls_ca_certs: Annotated[list[Path], Field(max_length=_MAX_ITEMS)] = Field(
         default_factory=list, description="PEM files of further certificate authorities."
     )
@@ -125,7 +125,7 @@ class Cors(StrictModel):
     allow_methods: _Names = Field(default_factory=list, description="Methods, or `*`.")
     allow_headers: _Names = Field(default_factory=list, description="Request headers, or `*`.")
     expose_headers: _Names = Field(default_factory=list, description="Response headers, or `*`.")
-    allow_credentials: Flag = Field(False, description="Whether cookies may be sent.")
+    allow_credentials: Flag = Field(default=False, description="Whether cookies may be sent.")
 
 
 class OhttpKey(StrictModel):
@@ -137,28 +137,30 @@ class OhttpKey(StrictModel):
         description="Made here, read from a file, or shared with other egresses."
     )
     rotation_interval: Annotated[int, Whole(1, 31_536_000, "seconds")] | None = Field(
-        None, description="`self_generated`, `peer_shared`: age at which a key is replaced."
+        default=None, description="`self_generated`, `peer_shared`: age at which a key is replaced."
     )
-    path: Path | None = Field(None, description="`file`: PKCS#8 PEM file with an X25519 key.")
+    path: Path | None = Field(
+        default=None, description="`file`: PKCS#8 PEM file with an X25519 key."
+    )
     host: BindHost = Field(
-        "0.0.0.0",  # noqa: S104 - as TNG
+        default="0.0.0.0",  # noqa: S104 - as TNG
         description="`peer_shared`: address to listen on for peers.",
     )
-    port: Port = Field(8301, description="`peer_shared`: UDP port to listen on for peers.")
+    port: Port = Field(default=8301, description="`peer_shared`: UDP port to listen on for peers.")
     peers: _Names = Field(
         default_factory=list, description="`peer_shared`: peers, `host:port` each."
     )
     peers_file: Path | None = Field(
-        None, description="`peer_shared`: JSON file with a list of peers; it is watched."
+        default=None, description="`peer_shared`: JSON file with a list of peers; it is watched."
     )
-    attest: Attest | None = Field(None, description="`peer_shared`: what this node shows.")
-    verify: Verify | None = Field(None, description="`peer_shared`: what peers must show.")
-    no_ra: Flag = Field(False, description="`peer_shared`: no remote attestation of peers.")
+    attest: Attest | None = Field(default=None, description="`peer_shared`: what this node shows.")
+    verify: Verify | None = Field(default=None, description="`peer_shared`: what peers must show.")
+    no_ra: Flag = Field(default=False, description="`peer_shared`: no remote attestation of peers.")
     join_timeout: Annotated[int, Whole(1, 86_400, "seconds")] = Field(
-        300, description="`peer_shared`: how long joining may take."
+        default=300, description="`peer_shared`: how long joining may take."
     )
     preboot_timeout: Annotated[int, Whole(1, 86_400, "seconds")] | None = Field(
-        None, description="`peer_shared`: how long to wait for existing keys."
+        default=None, description="`peer_shared`: how long to wait for existing keys."
     )
 
     def faults(self) -> Iterator[Fault]:
@@ -177,15 +179,15 @@ class EgressOhttp(StrictModel):
     """OHTTP at the egress."""
 
     allow_non_tng_traffic_regexes: _Patterns | None = Field(
-        None, description="Deprecated; see `direct_forward`."
+        default=None, description="Deprecated; see `direct_forward`."
     )
-    cors: Cors | None = Field(None, description="Answers to browsers of other origins.")
+    cors: Cors | None = Field(default=None, description="Answers to browsers of other origins.")
     key: OhttpKey | None = Field(
-        None, description="Where the key comes from; absent: made here, for 300 seconds."
+        default=None, description="Where the key comes from; absent: made here, for 300 seconds."
     )
     header_passthrough: HeaderPassthrough | None = Field(
-        None, description="Headers to copy between outside and inside; absent: none."
+        default=None, description="Headers to copy between outside and inside; absent: none."
     )
     forward_client_ip: Flag = Field(
-        True, description="Whether the service is told the client's address (`x-real-ip`)."
+        default=True, description="Whether the service is told the client's address (`x-real-ip`)."
     )

@@ -30,7 +30,7 @@ _MAX_FILTERS: Final = 1024  # each is tried for every connection
 class Listen(StrictModel):
     """Where a proxy listens."""
 
-    host: BindHost = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - as TNG
+    host: BindHost = Field(default="0.0.0.0", description="Address to listen on.")  # noqa: S104 - as TNG
     port: Port = Field(description="Port to listen on.")
 
 
@@ -38,17 +38,19 @@ class DstFilter(StrictModel):
     """Destinations that go through the tunnel: a host part and a port part, both must match."""
 
     domain: DomainPattern | None = Field(
-        None,
+        default=None,
         description="Domain, case-sensitive; `*` at the start or end stands for any text.  "
         "Never matches an IP literal.",
     )
     domain_regex: Regex | None = Field(
-        None, description="Pattern searched in the domain; anchor it with `^` and `$`."
+        default=None, description="Pattern searched in the domain; anchor it with `^` and `$`."
     )
-    ip: Address | None = Field(None, description="IP literal that is equal.")
-    ip_cidr: Cidr | None = Field(None, description="Range that contains the IP literal.")
-    port: Port | None = Field(None, description="Port, or the first port; absent: any port.")
-    port_end: Port | None = Field(None, description="Last port, inclusive.")
+    ip: Address | None = Field(default=None, description="IP literal that is equal.")
+    ip_cidr: Cidr | None = Field(default=None, description="Range that contains the IP literal.")
+    port: Port | None = Field(
+        default=None, description="Port, or the first port; absent: any port."
+    )
+    port_end: Port | None = Field(default=None, description="Last port, inclusive.")
 
     def faults(self) -> Iterator[Fault]:
         """One host part at most, and a range that goes upwards."""
@@ -98,4 +100,4 @@ class Socks5(StrictModel):
         description="Destinations that go through the tunnel, all others directly; "
         "absent or empty: everything goes through the tunnel.",
     )
-    auth: Socks5Auth | None = Field(None, description="Absent: no authentication.")
+    auth: Socks5Auth | None = Field(default=None, description="Absent: no authentication.")

@@ -59,9 +59,13 @@ class AttestationPolicy(StrictModel):
         "inline",
         "path",
     ] = Field(description="A policy that is built in, or where its text is.")
-    content: object | None = Field(None, description="`inline`: the text of the policy, base64.")
-    path: Path | None = Field(None, description="`path`: file with the text of the policy.")
-    services: object | None = Field(None, description="`transparency_log`: the services to ask.")
+    content: object | None = Field(
+        default=None, description="`inline`: the text of the policy, base64."
+    )
+    path: Path | None = Field(default=None, description="`path`: file with the text of the policy.")
+    services: object | None = Field(
+        default=None, description="`transparency_log`: the services to ask."
+    )
 
     def faults(self) -> Iterator[Fault]:
         """Only keys that go with the type."""
@@ -74,8 +78,8 @@ class ReferencePayload(StrictModel):
     model_config = ConfigDict(json_schema_extra=variant_schema("type", _PAYLOAD_KEYS))
 
     type: Literal["inline", "path"] = Field(description="Where the values are.")
-    content: object | None = Field(None, description="`inline`: the values.")
-    path: Path | None = Field(None, description="`path`: file with the values.")
+    content: object | None = Field(default=None, description="`inline`: the values.")
+    path: Path | None = Field(default=None, description="`path`: file with the values.")
 
     def faults(self) -> Iterator[Fault]:
         """Only keys that go with the type."""
@@ -93,18 +97,18 @@ class Verify(StrictModel):
     """Who judges the peer's evidence, and what its verdict must say."""
 
     model: Literal["background_check", "passport"] = Field(
-        "background_check",
+        default="background_check",
         description="`background_check`: this side has the peer's evidence judged; "
         "`passport`: the peer shows a token.",
     )
     as_provider: Literal["coco", "ita"] = Field(
-        "coco", description="Trustee (`coco`) or Intel Trust Authority (`ita`)."
+        default="coco", description="Trustee (`coco`) or Intel Trust Authority (`ita`)."
     )
     as_type: Literal["restful", "grpc", "builtin"] = Field(
-        "restful", description="How the attestation service is reached."
+        default="restful", description="How the attestation service is reached."
     )
     as_addr: Url | None = Field(
-        None, description="URL of the attestation service; paths are appended to it."
+        default=None, description="URL of the attestation service; paths are appended to it."
     )
     as_headers: Headers = Field(
         default_factory=dict, description="Headers of each request to the attestation service."
@@ -119,23 +123,26 @@ class Verify(StrictModel):
         "Absent: to the certificates that `as_addr` serves.",
     )
     verify_signer_transparency: Flag = Field(
-        False, description="Whether the token's signer must be found in a transparency log."
+        default=False, description="Whether the token's signer must be found in a transparency log."
     )
     skip_as_token_cert_verify: Flag = Field(
-        False, description="Whether any signer of the token is accepted.  Not for production."
+        default=False,
+        description="Whether any signer of the token is accepted.  Not for production.",
     )
     attestation_policy: AttestationPolicy | None = Field(
-        None, description="`builtin`: the policy; absent: `hardware_only`."
+        default=None, description="`builtin`: the policy; absent: `hardware_only`."
     )
     reference_values: Annotated[list[ReferenceValues], Field(max_length=_MAX_FILES)] | None = Field(
-        None, description="`builtin`: reference values for the policy."
+        default=None, description="`builtin`: reference values for the policy."
     )
-    ita_jwks_addr: Url | None = Field(None, description="`ita`: URL of the portal with the keys.")
+    ita_jwks_addr: Url | None = Field(
+        default=None, description="`ita`: URL of the portal with the keys."
+    )
     api_key: Secret | None = Field(
-        None, description="`ita`: API key; `ITA_API_KEY` of the environment if absent."
+        default=None, description="`ita`: API key; `ITA_API_KEY` of the environment if absent."
     )
     allow_simulated: Flag = Field(
-        False,
+        default=False,
         description="Whether evidence of a simulated platform is accepted.  Not for production.",
         json_schema_extra={"x-tng-extension": True},
     )

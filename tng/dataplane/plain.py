@@ -30,17 +30,23 @@ class PlainEnd(SocketEnd):
         """Read what is there; see `End.read_into`."""
         if self._unread:
             return self._take_unread(buffer)
+        if self.is_closed:
+            raise self._closed_error()
         try:
             count = self._receive_octets(buffer)
         except BlockingIOError:
             return BLOCKED
         except OSError as error:
             raise self._broken("reading from", error) from error
+        if count == 0:
+            self._saw_end = True
         self.bytes_in += count
         return count
 
     def write(self, data: memoryview) -> int:
         """Take octets; see `End.write`."""
+        if self.is_closed:
+            raise self._closed_error()
         try:
             count = self._send_octets(data)
         except BlockingIOError:
@@ -59,13 +65,5 @@ class PlainEnd(SocketEnd):
         except OSError:
             return  # the peer reset the connection: reading will tell
 
-    def close(self) -> None:
-        """Close the socket; the system still delivers what was written."""
-        if not self.is_closed:
-            self.is_closed = True
-            self._release()
-
     def _broken(self, doing: str, error: OSError) -> NetError:
-        if self.is_closed:
-            return self._closed_error()
         return NetError(f"{doing} {self.label} failed: {error.strerror}")

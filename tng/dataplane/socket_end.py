@@ -22,6 +22,13 @@ from tng.errors import NetError
 
 if TYPE_CHECKING:
     from tng.dataplane.reactor import Reactor
+    from tng.dataplane.timers import Timer
+
+LINGER_S: Final = 5.0
+"""How long a closed connection may take to accept our last octets and to end its own side."""
+
+LINGER_OCTETS: Final = 16 * 1024 * 1024
+"""What a peer may still send meanwhile: one that goes on without end is reset."""
 
 _UNREGISTERED: Final = -1
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
@@ -36,13 +43,25 @@ class SocketEnd(End):
         label: what logs call it; by default the peer's address.
     """
 
-    __slots__ = ("_events", "_fd", "_is_firing_next_turn", "_sock", "_wanted")
+    __slots__ = (
+        "_discarded",
+        "_events",
+        "_fd",
+        "_is_firing_next_turn",
+        "_linger",
+        "_saw_end",
+        "_sock",
+        "_wanted",
+    )
 
     def __init__(self, reactor: Reactor, sock: socket.socket, label: str = "") -> None:
         self._sock = sock
         self._fd = sock.fileno()
         self._wanted = 0
         self._is_firing_next_turn = False
+        self._linger: Timer | None = None
+        self._saw_end = False
+        self._discarded = 0
         self._events = _UNREGISTERED
         super().__init__(reactor, label or f"socket {self._fd}")
         sock.setblocking(False)
@@ -82,6 +101,25 @@ class SocketEnd(End):
         if readable and (self._unread or self._has_more()):
             self._fire_next_turn()
 
+    def close(self) -> None:
+        """Send what is left, end our side, and close once the peer has ended its own.
+
+        A socket closed with unread octets is reset by the system, and what was sent last is lost.
+        So a peer that has not ended yet is listened to for at most `LINGER_S` more.
+        """
+        if self.is_closed:
+            return
+        self.shut()
+        self.is_closed = True
+        self._wanted = 0
+        self._wake_all()
+        if self._saw_end and not self._has_output():
+            self._release()
+            return
+        self._linger = self.reactor.call_later(LINGER_S, self._give_up)
+        self.reactor.at_stop.add(self._give_up)
+        self._go_on_closing()
+
     def abort(self) -> None:
         """Reset the connection: the peer sees an error, not an end."""
         if not self.is_closed:
@@ -92,9 +130,13 @@ class SocketEnd(End):
         """Whether octets that no event will announce wait above the socket."""
         return False
 
+    def _has_output(self) -> bool:
+        """Whether octets that count as taken still wait above the socket."""
+        return False
+
     def _mask(self) -> int:
         """The events to ask the poller for."""
-        return self._wanted
+        return READ if self.is_closed else self._wanted
 
     def _update(self) -> None:
         """Ask the poller for what `_mask` says, if that has changed."""
@@ -110,6 +152,9 @@ class SocketEnd(End):
         self._events = events
 
     def _on_event(self, events: int) -> None:
+        if self.is_closed:
+            self._discard()
+            return
         wanted = self._wanted
         if wanted & READ and events & (READ | ERROR):
             self._fire_readable()
@@ -146,6 +191,37 @@ class SocketEnd(End):
             self._wanted &= ~WRITE
             self._update()
 
+    def _go_on_closing(self) -> None:
+        """All output is sent, or some of it waits for the socket; what comes next."""
+        if not self._has_output():
+            if self._saw_end:
+                self._release()
+                return
+            with contextlib.suppress(OSError):  # reset by the peer: reading will tell
+                self._sock.shutdown(socket.SHUT_WR)
+        self._update()
+
+    def _discard(self) -> None:
+        """Take what the peer of a closed end still sends off the socket."""
+        try:
+            count = self._sock.recv_into(self.reactor.scratch)
+        except BlockingIOError:
+            return
+        except OSError:
+            count = 0
+        self._discarded += count
+        if count == 0:
+            self._release()
+        elif self._discarded > LINGER_OCTETS:
+            self._reset()
+
+    def _give_up(self) -> None:
+        """The time for closing in order is over."""
+        if self._has_output():
+            self._reset()
+        else:
+            self._release()
+
     def _unregister(self) -> None:
         if self._events != _UNREGISTERED:
             self._events = _UNREGISTERED
@@ -158,6 +234,10 @@ class SocketEnd(End):
 
     def _release(self) -> None:
         """Give the descriptor back to the system; nothing may use it afterwards."""
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+            self.reactor.at_stop.discard(self._give_up)
         self._wanted = 0
         self._unregister()
         self._wake_all()

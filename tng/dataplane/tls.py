@@ -7,7 +7,7 @@ must be repeated with the same octets.  Therefore those octets, one record at mo
 and are held here until the socket takes them, so that callers are free to go on with other data.
 Reading takes whole records off the socket, so octets, or the end, may wait inside OpenSSL without
 the descriptor being readable: `TlsOctets.more` says so, and `on_readable` is called again.
-`close` sends what is held and close_notify, for at most `LINGER_S` more seconds in the background.
+`close` goes on in the background until what is held and close_notify are out: `SocketEnd.close`.
 
 Invariants: nothing reaches the native object after `close` or `abort` has released it; the orderly
 end is reported only for close_notify.
@@ -26,17 +26,13 @@ from OpenSSL import SSL
 from tng.dataplane.ends import BLOCKED
 from tng.dataplane.poller import READ, WRITE
 from tng.dataplane.socket_end import SocketEnd
-from tng.dataplane.tls_calls import FASTEST, WANT_READ, WANT_WRITE, Calls, translate
+from tng.dataplane.tls_calls import ENDED, FASTEST, WANT_READ, WANT_WRITE, Calls, translate
 from tng.dataplane.tls_octets import RECORD_SIZE, TlsOctets
 from tng.endpoint import is_ip_literal
 from tng.errors import LocalProtocolError, NetError, RemoteProtocolError, TngError
 
 if TYPE_CHECKING:
     from tng.dataplane.reactor import Reactor
-    from tng.dataplane.timers import Timer
-
-LINGER_S: Final = 10.0
-"""How long a closed connection may take to accept the last record and close_notify."""
 
 CORK_FROM: Final = 32 * 1024
 """Writes of more octets than this are sent as full packets (TCP_CORK); smaller ones never wait."""
@@ -70,7 +66,6 @@ class TlsEnd(SocketEnd):
         "_held",
         "_is_established",
         "_is_shut",
-        "_linger",
         "_octets",
         "_read_wants_write",
         "_shut_is_sent",
@@ -106,7 +101,6 @@ class TlsEnd(SocketEnd):
         self._shut_is_sent = False
         self._read_wants_write = False
         self._write_failure = ""
-        self._linger: Timer | None = None
         self.alpn = b""
         self.peer_certificate: bytes | None = None
 
@@ -142,7 +136,10 @@ class TlsEnd(SocketEnd):
         if (count == WANT_WRITE) is not self._read_wants_write:
             self._read_wants_write = count == WANT_WRITE
             self._update()
-        return count if count == 0 else BLOCKED
+        if count == ENDED:
+            self._saw_end = True
+            return 0
+        return BLOCKED
 
     def write(self, data: memoryview) -> int:
         """Encrypt and send; see `End.write`."""
@@ -175,26 +172,11 @@ class TlsEnd(SocketEnd):
             self._is_shut = True
             self._flush_or_note()
 
-    def close(self) -> None:
-        """Send what is held and close_notify, then close; see the theory of operation."""
-        if self.is_closed:
-            return
-        self.shut()
-        self.is_closed = True
-        if not self._has_output():
-            self._release()
-            return
-        self._wanted = 0
-        self._wake_all()
-        self._linger = self.reactor.call_later(LINGER_S, self._reset)
-        self.reactor.at_stop.add(self._reset)
-        self._update()
-
     # --- handshake ---
 
     def _step_handshake(self) -> int:
         connection = self._connection
-        if connection is None:
+        if connection is None or self.is_closed:
             raise self._closed_error()
         try:
             connection.do_handshake()
@@ -236,10 +218,12 @@ class TlsEnd(SocketEnd):
         return bool(self._held) or (self._is_shut and not self._shut_is_sent)
 
     def _mask(self) -> int:
-        events = self._wanted
+        events = super()._mask()
         if self._read_wants_write and events & READ:
             events = (events & ~READ) | WRITE
         if self._has_output():
+            if self.is_closed:
+                events = 0  # what the peer sends has to wait for our last octets
             if self._octets is not None and self._octets.write_wants_read:
                 events = (events & ~WRITE) | READ
             else:
@@ -250,8 +234,7 @@ class TlsEnd(SocketEnd):
         if self._has_output():
             self._flush_or_note()
             if self.is_closed:
-                if not self._has_output():
-                    self._release()
+                self._go_on_closing()
                 return
             if self._has_output():
                 events &= ~WRITE  # not for anybody else yet
@@ -295,10 +278,6 @@ class TlsEnd(SocketEnd):
                 self._sock.setsockopt(socket.IPPROTO_TCP, _TCP_CORK, switch)
 
     def _release(self) -> None:
-        if self._linger is not None:
-            self._linger.cancel()
-            self._linger = None
-            self.reactor.at_stop.discard(self._reset)
         self._octets = self._connection = None
         self._held = b""
         super()._release()

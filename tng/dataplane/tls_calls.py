@@ -64,7 +64,6 @@ _NOT_TLS: Final = (
     "http request",
     "https proxy request",
     "packet length too long",
-    "record layer failure",
 )
 
 

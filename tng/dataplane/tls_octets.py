@@ -4,8 +4,8 @@ In: a pyOpenSSL connection on a non-blocking descriptor.  Out: plaintext read an
 direction of the descriptor to wait for.  What ends the stream is kept and reported once all octets
 before it were read.
 
-Theory of operation.  The binding takes addresses of buffers, and such an address is an export of the
-memoryview it was made from.  CPython before 3.12.7 crashes when its garbage collector clears a
+Theory of operation.  The binding takes addresses of buffers, and such an address is an export of
+the memoryview it was made from.  CPython before 3.12.7 crashes when its garbage collector clears a
 memoryview with an export (gh-77894), which needs a frame that holds the address and is kept alive
 by the traceback of an error.  So no address is held where an error can be raised.
 

@@ -180,11 +180,12 @@ class Gateway:
 
 def _server(
     serve: Serve,
-) -> Callable[[socket.socket, tuple[str, int]], Coroutine[None, None, None]]:
+) -> Callable[[socket.socket, tuple[object, ...]], Coroutine[None, None, None]]:
     def serve_accepted(
-        accepted: socket.socket, address: tuple[str, int]
+        accepted: socket.socket, address: tuple[object, ...]
     ) -> Coroutine[None, None, None]:
-        return serve(accepted, Endpoint(address[0], address[1]))
+        host, port = address[:2]
+        return serve(accepted, Endpoint(str(host), int(str(port))))
 
     return serve_accepted
 

@@ -45,7 +45,8 @@ def make_source(attest: Attest, clock: Clock) -> Source:
     if attest.model == "passport":
         if attest.as_addr is None:
             raise AssertionError("a passport without as_addr has passed the check of the model")
-        appraiser = TrusteeRestAppraiser(attest.as_addr, attest.as_headers, user_agent=USER_AGENT)
+        headers = {name: value.reveal() for name, value in attest.as_headers.items()}
+        appraiser = TrusteeRestAppraiser(attest.as_addr, headers, user_agent=USER_AGENT)
     return CredentialSource(make_attester(attest), clock, appraiser, attest.policy_ids)
 
 
@@ -123,7 +124,7 @@ class Entry:
 def build_ingress(number: int, entry: Ingress, services: Services) -> Entry:
     """The parts of `add_ingress[number]`."""
     identity, verifier = _identity(entry.attest, services), _verifier(entry.verifiers, services)
-    rats_tls = entry.rats_tls or RatsTls()
+    rats_tls = entry.rats_tls or RatsTls.model_validate({})
     limits = PoolLimits(
         rats_tls.multiplex_max_streams_per_connection, rats_tls.multiplex_max_connections
     )
