@@ -20,9 +20,6 @@ WRITE: Final = 0x04
 ERROR: Final = 0x18
 """The descriptor failed or was hung up (EPOLLERR | EPOLLHUP)."""
 
-EVENTS_PER_POLL: Final = 512
-"""So many events are fetched in one call; the rest wait for the next turn of the loop."""
-
 
 class Poller(Protocol):
     """A set of file descriptors, and the question which of them are ready."""
@@ -55,6 +52,7 @@ class EpollPoller:
         self._epoll = select.epoll()
         self.register = self._epoll.register
         self.modify = self._epoll.modify
+        self.poll = self._epoll.poll
 
     def unregister(self, fd: int) -> None:
         """Stop watching `fd`."""
@@ -62,10 +60,6 @@ class EpollPoller:
             self._epoll.unregister(fd)
         except OSError:
             return  # closed before: the kernel dropped it then
-
-    def poll(self, timeout_s: float) -> Iterable[tuple[int, int]]:
-        """Wait at most `timeout_s` seconds for events."""
-        return self._epoll.poll(timeout_s, EVENTS_PER_POLL)
 
     def close(self) -> None:
         """Free the epoll descriptor."""

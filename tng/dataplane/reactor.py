@@ -243,14 +243,17 @@ class Reactor:
     def _turn(self) -> None:
         if self._ready or self._next_turn or self._turn_end:
             timeout_s = 0.0
-        else:
-            until_timer = self._wheel.next_in(time.monotonic())
+        elif self._wheel.ticks:
+            until_timer = self._wheel.next_in(self.now)
             timeout_s = -1.0 if until_timer is None else until_timer
+        else:
+            timeout_s = -1.0
         events = self._poller.poll(timeout_s)
-        self.now = time.monotonic()
+        self.now = now = time.monotonic()
         handlers = self._handlers
         added = self._added_this_turn
-        added.clear()
+        if added:
+            added.clear()
         for fd, mask in events:
             handler = handlers.get(fd)
             # A number added during this turn has a new owner: the event is the old one's.
@@ -266,9 +269,11 @@ class Reactor:
             self._next_turn.clear()
         if self._calls:
             self._run_calls()
-        for timer in self._wheel.take_due(self.now):
-            self._guard(functools.partial(TimerWheel.fire, timer))
-        self._run_ready()
+        if self._wheel.ticks:
+            for timer in self._wheel.take_due(now):
+                self._guard(functools.partial(TimerWheel.fire, timer))
+        if self._ready:
+            self._run_ready()
         if self._turn_end:
             flushes, self._turn_end = self._turn_end, []
             for flush in flushes:

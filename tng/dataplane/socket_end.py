@@ -30,6 +30,8 @@ LINGER_S: Final = 5.0
 LINGER_OCTETS: Final = 16 * 1024 * 1024
 """What a peer may still send meanwhile: one that goes on without end is reset."""
 
+_READABLE: Final = READ | ERROR
+_WRITABLE: Final = WRITE | ERROR
 _UNREGISTERED: Final = -1
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 
@@ -152,25 +154,31 @@ class SocketEnd(End):
         self._events = events
 
     def _on_event(self, events: int) -> None:
+        wanted = self._wanted
+        if wanted & READ and events & _READABLE:
+            callback = self.on_readable
+            if callback is not None:
+                callback()
+            else:
+                self._stop_wanting(READ)
+        if wanted & WRITE and events & _WRITABLE and self._wanted & WRITE:
+            callback = self.on_writable
+            if callback is not None:
+                callback()
+            else:
+                self._stop_wanting(WRITE)
+        if not wanted:
+            self._on_unwanted(events)
+
+    def _on_unwanted(self, events: int) -> None:
         if self.is_closed:
             self._discard()
-            return
-        wanted = self._wanted
-        if wanted & READ and events & (READ | ERROR):
-            self._fire_readable()
-        if wanted & WRITE and events & (WRITE | ERROR):
-            self._fire_writable()
-        if events & ERROR and not wanted:
+        elif events & ERROR:
             self._unregister()
 
-    def _fire_readable(self) -> None:
-        if self.is_closed or not self._wanted & READ:
-            return
-        if self.on_readable is not None:
-            self.on_readable()
-        else:
-            self._wanted &= ~READ
-            self._update()
+    def _stop_wanting(self, events: int) -> None:
+        self._wanted &= ~events
+        self._update()
 
     def _fire_next_turn(self) -> None:
         """Call `on_readable` without an event; other sockets have their turn before."""
@@ -180,16 +188,8 @@ class SocketEnd(End):
 
     def _fire_queued(self) -> None:
         self._is_firing_next_turn = False
-        self._fire_readable()
-
-    def _fire_writable(self) -> None:
-        if self.is_closed or not self._wanted & WRITE:
-            return
-        if self.on_writable is not None:
-            self.on_writable()
-        else:
-            self._wanted &= ~WRITE
-            self._update()
+        if self._wanted & READ:
+            self._on_event(READ)
 
     def _go_on_closing(self) -> None:
         """All output is sent, or some of it waits for the socket; what comes next."""

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from typing import Final, TypeVarTuple
-
-_Args = TypeVarTuple("_Args")
+from typing import Final
 
 TICKS_PER_SECOND: Final = 128
 """Resolution: a timer fires up to 8 ms late, which no protocol timeout notices."""
@@ -45,13 +43,18 @@ class Timer:
 
 
 class TimerWheel:
-    """All timers of one reactor, in buckets by tick."""
+    """All timers of one reactor, in buckets by tick.
 
-    __slots__ = ("_buckets", "_ticks")
+    Attributes:
+        ticks: heap of the ticks that have a bucket, for a look without a call; empty without
+            timers.
+    """
+
+    __slots__ = ("_buckets", "ticks")
 
     def __init__(self) -> None:
         self._buckets: dict[int, dict[Timer, None]] = {}
-        self._ticks: list[int] = []
+        self.ticks: list[int] = []
 
     def add(self, now: float, delay_s: float, call: Callable[[], object]) -> Timer:
         """Arrange for `call` to be made `delay_s` seconds after `now`, or up to a tick later."""
@@ -61,14 +64,14 @@ class TimerWheel:
         bucket = self._buckets.get(tick)
         if bucket is None:
             bucket = self._buckets[tick] = {}
-            heapq.heappush(self._ticks, tick)
+            heapq.heappush(self.ticks, tick)
         timer = Timer(bucket, call)
         bucket[timer] = None
         return timer
 
     def next_in(self, now: float) -> float | None:
         """Seconds until something may be due, 0 or more; None without timers."""
-        ticks = self._ticks
+        ticks = self.ticks
         while ticks and not self._buckets[ticks[0]]:
             del self._buckets[heapq.heappop(ticks)]
         return max(0.0, ticks[0] / TICKS_PER_SECOND - now) if ticks else None
@@ -76,8 +79,8 @@ class TimerWheel:
     def take_due(self, now: float) -> list[Timer]:
         """Timers whose moment has come, earliest first; still cancellable until `fire`."""
         due: list[Timer] = []
-        while self._ticks and self._ticks[0] <= now * TICKS_PER_SECOND:
-            due.extend(self._buckets.pop(heapq.heappop(self._ticks)))
+        while self.ticks and self.ticks[0] <= now * TICKS_PER_SECOND:
+            due.extend(self._buckets.pop(heapq.heappop(self.ticks)))
         return due
 
     @staticmethod

@@ -231,22 +231,26 @@ class TlsEnd(SocketEnd):
         return events
 
     def _on_event(self, events: int) -> None:
+        if self._held or self._read_wants_write or self._is_shut:
+            events = self._settle(events)
+        if events:
+            super()._on_event(events)
+        octets = self._octets
+        if octets is not None and octets.more and self._wanted & READ:
+            self._fire_next_turn()
+
+    def _settle(self, events: int) -> int:
+        """Do what OpenSSL waited for; the events that are left for others."""
         if self._has_output():
             self._flush_or_note()
             if self.is_closed:
                 self._go_on_closing()
-                return
+                return 0
             if self._has_output():
-                events &= ~WRITE  # not for anybody else yet
-            self._update()
+                events &= ~WRITE  # there is no room for anybody else yet
         if self._read_wants_write and events & WRITE:
             events |= READ
-        super()._on_event(events)
-
-    def _fire_readable(self) -> None:
-        super()._fire_readable()
-        if self._wanted & READ and self._has_more():
-            self._fire_next_turn()
+        return events
 
     def _flush(self) -> bool:
         """Send what is held, then close_notify if asked for; False while the socket is full."""

@@ -5,9 +5,9 @@ direction of the descriptor to wait for.  What ends the stream is kept and repor
 before it were read.
 
 Theory of operation.  The binding takes addresses of buffers, and such an address is an export of
-the memoryview it was made from.  CPython before 3.12.7 crashes when its garbage collector clears a
-memoryview with an export (gh-77894), which needs a frame that holds the address and is kept alive
-by the traceback of an error.  So no address is held where an error can be raised.
+the memoryview it was made from.  Python 3.11 can collect a memoryview only without exports
+(gh-77894), and the traceback of an error keeps the locals of a frame until the collector comes.
+So no address is held where an error can be raised.
 
 Invariant: the native object is used by one `TlsOctets` alone, and its owner drops that together
 with the connection.

@@ -100,16 +100,17 @@ class Gateway:
             StartError: a listener cannot be bound.
         """
         sockets = self._bind()
-        control = ControlInterface(self._config.control_interface, self)
-        self._reactor.start()
+        # No thread runs yet: until `start` all of the reactor may be used from here.
+        self._listeners = self._listen(sockets)
         try:
+            control = ControlInterface(self._config.control_interface, self)
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._bridge.run)
                 await nursery.start(control.run)
                 for entry in self.entries:
                     for part in entry.background:
                         nursery.start_soon(part.run)
-                self._listeners = self._listen(sockets)
+                self._reactor.start()
                 self._started = True
                 task_status.started()
                 await trio.sleep_forever()
