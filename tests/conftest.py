@@ -25,5 +25,7 @@ def shared() -> pathlib.Path:
     """The folder with specifications and vectors of third parties, beside the checkout."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
-        pytest.skip("no folder `shared` beside the checkout: third-party vectors are not part of it")
+        pytest.skip(
+            "no folder `shared` beside the checkout: third-party vectors are not part of it"
+        )
     return folder

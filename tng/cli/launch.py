@@ -6,7 +6,7 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING
 
-from tng.errors import ConfigError
+from tng.errors import ConfigError, TngError
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
@@ -56,5 +56,18 @@ def run(arguments: argparse.Namespace) -> int:
     from tng.gateway.app import Gateway
 
     config = prepare_config(read_config(arguments))
-    trio.run(Gateway(config, SystemClock()).run)
+    try:
+        trio.run(Gateway(config, SystemClock()).run)
+    except BaseExceptionGroup as group:
+        # What ends a gateway is one of our errors; nurseries wrap it, people want to read it.
+        known = group.subgroup(TngError)
+        if known is None:
+            raise
+        raise _first(known) from group
     return 0
+
+
+def _first(group: BaseExceptionGroup[TngError]) -> TngError:
+    for error in group.exceptions:
+        return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    raise AssertionError("an exception group is never empty")

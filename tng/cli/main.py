@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         refuse_conflict()
-        logging_ = configure_logging(log_options(_log_flags(options), os.environ))
+        # Only a gateway's output is its log; other commands print results, and log to stderr.
+        stream = None if options.command == "launch" else sys.stderr.fileno()
+        logging_ = configure_logging(log_options(_log_flags(options), os.environ), stream=stream)
     except TngError as error:
         return report(error)
     try:

@@ -44,6 +44,9 @@ SCRATCH_SIZE: Final = 256 * 1024
 READY_PER_TURN: Final = 4096
 """So many task steps before sockets are looked at again, however many tasks wake each other."""
 
+LONGEST_POLL_S: Final = 3600.0
+"""epoll takes milliseconds in 32 bits; a verdict may be valid for longer than those hold."""
+
 JOIN_GRACE_S: Final = 2.0
 """What `stop` allows on top of its time limit for the thread to close what is left."""
 
@@ -62,6 +65,7 @@ class Reactor:
         now: monotonic clock at the start of this turn, seconds.
         at_stop: called once each when the thread ends; for things that outlive their task.
         is_stopping: whether `stop` has begun; nothing new should be accepted.
+        on_crash: called from the reactor's thread if it ends by a bug of ours.
     """
 
     def __init__(self, poller: Poller | None = None) -> None:
@@ -71,6 +75,7 @@ class Reactor:
         self.now = time.monotonic()
         self.at_stop: set[Callable[[], object]] = set()
         self.is_stopping = False
+        self.on_crash: Callable[[], object] | None = None
         self._poller = poller or make_poller()
         self._handlers: dict[int, Callable[[int], object]] = {}
         self._added_this_turn: set[int] = set()
@@ -236,16 +241,23 @@ class Reactor:
     # --- the loop ---
 
     def _run(self) -> None:
-        while not (self.is_stopping and not self.tasks):
-            self._turn()
-        self._end()
+        try:
+            while not (self.is_stopping and not self.tasks):
+                self._turn()
+        except BaseException:
+            log.critical("the reactor has failed", exc_info=True)
+            if self.on_crash is not None:
+                self.on_crash()
+            raise
+        finally:
+            self._end()
 
     def _turn(self) -> None:
         if self._ready or self._next_turn or self._turn_end:
             timeout_s = 0.0
         elif self._wheel.ticks:
             until_timer = self._wheel.next_in(self.now)
-            timeout_s = -1.0 if until_timer is None else until_timer
+            timeout_s = -1.0 if until_timer is None else min(until_timer, LONGEST_POLL_S)
         else:
             timeout_s = -1.0
         events = self._poller.poll(timeout_s)

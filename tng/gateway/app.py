@@ -25,6 +25,7 @@ from tng.config.model import TngConfig
 from tng.dataplane.listener import Listener, make_listening_socket
 from tng.dataplane.reactor import Reactor
 from tng.endpoint import Endpoint
+from tng.errors import TngError
 from tng.gateway.control import ControlInterface
 from tng.gateway.entries import Entry, Serve, Services, Trust, build_egress, build_ingress
 from tng.tunnel.bridge import Bridge
@@ -98,10 +99,13 @@ class Gateway:
 
         Raises:
             StartError: a listener cannot be bound.
+            TngError: the reactor ended by a bug of ours; running on would help nobody.
         """
         sockets = self._bind()
         # No thread runs yet: until `start` all of the reactor may be used from here.
         self._listeners = self._listen(sockets)
+        crashed, token = trio.Event(), trio.lowlevel.current_trio_token()
+        self._reactor.on_crash = lambda: token.run_sync_soon(crashed.set)
         try:
             control = ControlInterface(self._config.control_interface, self)
             async with trio.open_nursery() as nursery:
@@ -113,7 +117,8 @@ class Gateway:
                 self._reactor.start()
                 self._started = True
                 task_status.started()
-                await trio.sleep_forever()
+                await crashed.wait()
+                raise TngError("the data plane has failed; the log says why")
         finally:
             self._reactor.stop(_STOP_TIMEOUT_S)
 
