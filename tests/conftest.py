@@ -1,4 +1,4 @@
-"""What every test can use: the reference material beside the checkout, and deterministic property tests."""
+"""What every test can use: reference material beside the checkout, deterministic properties."""
 
 from __future__ import annotations
 

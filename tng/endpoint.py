@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@functools.lru_cache(maxsize=4096)  # asked for every connection, mostly about the same few
 def is_ip_literal(host: str) -> bool:
     """Whether `host` is an IPv4 or IPv6 address, without brackets."""
     try:

@@ -43,6 +43,13 @@ READ_SIZE: Final = 256 * 1024
 READS_PER_EVENT: Final = 4
 """Reads before other connections have their turn."""
 
+FRAMES_PER_READ: Final = 256
+"""Frames of one read above which the next one is smaller: each may cost a system call, so this
+is a few milliseconds, and others have their turn."""
+
+SMALLEST_READ: Final = 4096
+"""Octets; also the first read's, before anything is known of the peer."""
+
 TASKS_PER_STREAM: Final = 2
 """Tasks per stream that a server admits: those of streams that were reset run on until they
 notice, so a peer that resets and opens at once needs more than one, but must not pile them up."""
@@ -94,6 +101,7 @@ class MuxConnection:
         "_on_closed",
         "_on_stream",
         "_reactor",
+        "_read_size",
         "_serving",
         "_streams",
         "_timer",
@@ -126,6 +134,7 @@ class MuxConnection:
         if buffer is None:
             buffer = _buffers[reactor] = memoryview(bytearray(READ_SIZE))
         self._buffer = buffer
+        self._read_size = SMALLEST_READ
         self._streams: set[MuxStream] = set()
         self.waiting: collections.deque[MuxStream] = collections.deque()
         self._serving = 0
@@ -296,9 +305,9 @@ class MuxConnection:
 
     def _read(self) -> None:
         end = self._end
-        buffer = self._buffer
         machine = self.machine
         for _ in range(READS_PER_EVENT):
+            buffer = self._buffer[: self._read_size]
             try:
                 count = end.read_into(buffer)
                 if count == BLOCKED:
@@ -306,12 +315,16 @@ class MuxConnection:
                 if not count:
                     self._finish("the peer closed the connection")
                     return
-                machine.receive(buffer[:count], self._reactor.now)
+                frames = machine.receive(buffer[:count], self._reactor.now)
             except TngError as error:
                 self._finish(str(error))
                 return
-            if count < READ_SIZE or self._has_ended:
+            if frames > FRAMES_PER_READ:
+                self._read_size = max(self._read_size // 2, SMALLEST_READ)
                 break
+            if count < len(buffer) or self._has_ended:
+                break
+            self._read_size = min(self._read_size * 2, READ_SIZE)
         if machine.output:
             self.touch()
 

@@ -179,7 +179,7 @@ def make_binding_calls() -> Calls | None:
     library = getattr(SSL, "_lib", None)
     ffi = getattr(SSL, "_ffi", None)
     needed = (
-        *("SSL_read", "SSL_write", "SSL_pending", "SSL_get_error"),
+        *("SSL_read", "SSL_write", "SSL_pending", "SSL_get_error", "SSL_clear_mode"),
         *("ERR_get_error", "ERR_reason_error_string"),
     )
     if library is None or ffi is None or not all(hasattr(library, name) for name in needed):
@@ -187,6 +187,14 @@ def make_binding_calls() -> Calls | None:
     probe = getattr(SSL.Connection(SSL.Context(SSL.TLS_METHOD), None), "_ssl", None)
     if not isinstance(probe, ffi.CData) or ffi.typeof(probe) is not ffi.typeof("SSL *"):
         return None
+
+    def handle_of(connection: SSL.Connection) -> object:
+        handle: object = getattr(connection, "_ssl")  # noqa: B009 - checked above
+        # pyOpenSSL has one read go on through all records without octets that have arrived.  A
+        # peer that sends nothing but key updates shall take turns with the others instead; the
+        # socket stays readable, since OpenSSL takes no record off it before its turn.
+        library.SSL_clear_mode(handle, SSL_MODE_AUTO_RETRY)
+        return handle
 
     def reasons() -> str:
         texts = []
@@ -211,7 +219,7 @@ def make_binding_calls() -> Calls | None:
 
     return Calls(
         name="binding",
-        handle_of=lambda connection: getattr(connection, "_ssl"),  # noqa: B009 - checked above
+        handle_of=handle_of,
         pointer=ffi.from_buffer,
         read=library.SSL_read,
         write=library.SSL_write,
@@ -220,6 +228,8 @@ def make_binding_calls() -> Calls | None:
     )
 
 
+# SSL_CTX_set_mode(3).
+SSL_MODE_AUTO_RETRY: Final = 4
 # SSL_get_error(3); pyOpenSSL has no public names for them.
 SSL_ERROR_WANT_READ: Final = 2
 SSL_ERROR_WANT_WRITE: Final = 3

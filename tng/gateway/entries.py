@@ -206,8 +206,8 @@ def _ingress_listeners(
 def _client_server(flow: Flow, serve_client: Callable[[PlainEnd], Awaitable[None]]) -> Serve:
     """What every way in does with a connection, whatever its protocol."""
 
-    async def serve(accepted: socket.socket, _client: Endpoint) -> None:
-        client = PlainEnd(flow.reactor, accepted)
+    async def serve(accepted: socket.socket, address: Endpoint) -> None:
+        client = PlainEnd(flow.reactor, accepted, str(address))
         flow.meter.cx_total += 1
         flow.meter.cx_active += 1
         try:

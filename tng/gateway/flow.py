@@ -14,7 +14,7 @@ from tng.dataplane.plain import PlainEnd
 from tng.dataplane.reactor import Reactor
 from tng.dataplane.relay import relay
 from tng.endpoint import Endpoint
-from tng.errors import TngError
+from tng.errors import NetError, TngError
 from tng.gateway.farewell import farewell
 from tng.gateway.router import Router
 from tng.observe.access_log import AccessRecord, log_access
@@ -87,10 +87,10 @@ class Flow:
         try:
             if accepted.answer:
                 await client.send(accepted.answer)
+            self.connected(client, destination, opened, tunnelled=tunnelled)
         except BaseException:
             opened.end.abort()
             raise
-        self.connected(client, destination, opened, tunnelled=tunnelled)
         result = await relay(self.reactor, client, opened.end, total_timeout_s=opened.lifetime_s)
         self.meter.tx_bytes_total += result.left_to_right
         self.meter.rx_bytes_total += result.right_to_left
@@ -112,8 +112,7 @@ class Flow:
         """Log that both ends are connected."""
         log_access(
             AccessRecord(
-                client.remote,
-                client.local,
+                *_addresses(client),
                 self._mode,
                 destination,
                 opened.local,
@@ -127,12 +126,26 @@ class Flow:
         self.meter.cx_failed += 1
         tunnelled = self._router.is_tunnelled(destination)
         log_access(
-            AccessRecord(client.remote, client.local, self._mode, destination, encrypted=tunnelled)
+            AccessRecord(*_addresses(client), self._mode, destination, encrypted=tunnelled)
         )
         log.warning("not connected dst=%s code=%s: %s", destination, error.code, error)
 
     def unrouted(self, client: PlainEnd, error: TngError) -> None:
         """Count and log a client that failed before its destination was known."""
         self.meter.cx_failed += 1
-        log_access(AccessRecord(client.remote, client.local, self._mode))
-        log.info("request refused client=%s code=%s: %s", client.remote, error.code, error)
+        log_access(AccessRecord(*_addresses(client), self._mode))
+        log.info("request refused client=%s code=%s: %s", client.label, error.code, error)
+
+    def cut(self, client: PlainEnd, destination: Endpoint, error: TngError) -> None:
+        """Log that an exchange ended in the middle of its response."""
+        log.warning(
+            "cut short client=%s dst=%s code=%s: %s", client.label, destination, error.code, error
+        )
+
+
+def _addresses(client: PlainEnd) -> tuple[Endpoint | str, Endpoint | str]:
+    """Both addresses of a client; a connection that it has reset has none any more."""
+    try:
+        return client.remote, client.local
+    except NetError:
+        return client.label, "-"

@@ -5,6 +5,9 @@ connected and ERROR otherwise.  Source: the three line shapes of TNG 2.12, kept 
 (the dash is U+2014), so that whatever reads those lines reads ours.
 Invariant: no name, path, header or payload of the traffic is ever part of a line.
 
+There is one line per connection, so its cost counts: the thread that serves connections only
+notes the record and the time, and the thread that writes the log makes the line.
+
     record = AccessRecord(client, listener, "mapping", service, ours, encrypted=True)
     log_access(record)
 """
@@ -12,8 +15,9 @@ Invariant: no name, path, header or payload of the traffic is ever part of a lin
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from tng.endpoint import Endpoint
@@ -23,8 +27,7 @@ _DASH: Final = "\N{EM DASH}"
 log: Final = logging.getLogger("tng.access")
 
 
-@dataclass(frozen=True, slots=True)
-class AccessRecord:
+class AccessRecord(NamedTuple):
     """What became of one accepted connection.
 
     Attributes:
@@ -73,12 +76,41 @@ class AccessRecord:
         )
 
 
-def log_access(record: AccessRecord) -> None:
-    """Log `record`.
+class StampedRecord(NamedTuple):
+    """A record on its way to the log.
 
-    The record itself is the message, so that its text is made where lines are written
-    and not in the thread that serves connections.
+    Attributes:
+        at: Unix time, seconds.
+        record: what became of the connection.
     """
-    level = logging.INFO if record.is_connected else logging.ERROR
-    if log.isEnabledFor(level):
+
+    at: float
+    record: AccessRecord
+
+    @property
+    def level(self) -> int:
+        """INFO for a connected line, ERROR for the others."""
+        return logging.INFO if self.record.is_connected else logging.ERROR
+
+
+class _Outlet:
+    """Where records go: to the writer of the log while there is one, else to `logging`."""
+
+    take: Callable[[StampedRecord], None] | None = None
+
+
+def send_to(take: Callable[[StampedRecord], None] | None) -> None:
+    """Have records handed to `take`, from any thread, instead of `logging`; None to undo it."""
+    _Outlet.take = take
+
+
+def log_access(record: AccessRecord) -> None:
+    """Log `record`."""
+    level = logging.INFO if record.upstream_local is not None else logging.ERROR
+    if not log.isEnabledFor(level):
+        return
+    take = _Outlet.take
+    if take is None:
         log.log(level, record)
+    else:
+        take(StampedRecord(time.time(), record))  # noqa: TID251 - as logging stamps its records

@@ -9,12 +9,15 @@ traceback of an unexpected error adds further lines to the text form.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import re
 import time
 from typing import Final
 
+from tng.observe.access_log import StampedRecord
+from tng.observe.access_log import log as access_log
 from tng.observe.redaction import redact
 
 _LEVEL_NAMES: Final = (
@@ -23,6 +26,9 @@ _LEVEL_NAMES: Final = (
     (logging.INFO, "INFO"),
     (logging.DEBUG, "DEBUG"),
 )
+
+ACCESS: Final = access_log.name
+"""Target of access records."""
 
 MAX_MESSAGE: Final = 16 * 1024
 """Characters of one message; a longer one quotes something that belongs nowhere near a log."""
@@ -39,6 +45,11 @@ class TextLine(logging.Formatter):
         trouble = _traceback(self, record)
         return f"{line}\n{trouble}" if trouble else line
 
+    def access(self, stamped: StampedRecord) -> str:
+        """The line of an access record; its parts are addresses, nothing has to be hidden."""
+        level = "ERROR" if stamped.level == logging.ERROR else " INFO"
+        return f"{_timestamp(stamped.at)} {level} {ACCESS}: {stamped.record}"
+
 
 class JsonLine(logging.Formatter):
     """Lines for programs: one JSON object each."""
@@ -49,22 +60,30 @@ class JsonLine(logging.Formatter):
         trouble = _traceback(self, record)
         if trouble:
             fields["exception"] = trouble
-        return json.dumps(
-            {
-                "timestamp": _timestamp(record.created),
-                "level": _level(record),
-                "fields": fields,
-                "target": record.name,
-            },
-            ensure_ascii=False,
-            separators=(",", ":"),
-        )
+        return _object(record.created, _level(record), fields, record.name)
+
+    def access(self, stamped: StampedRecord) -> str:
+        """The object of an access record."""
+        level = logging.getLevelName(stamped.level)
+        return _object(stamped.at, level, {"message": str(stamped.record)}, ACCESS)
+
+
+def _object(created: float, level: str, fields: dict[str, str], target: str) -> str:
+    return json.dumps(
+        {"timestamp": _timestamp(created), "level": level, "fields": fields, "target": target},
+        ensure_ascii=False,
+        separators=(",", ":"),
+    )
 
 
 def _timestamp(created: float) -> str:
-    microseconds = round(created * 1e6)
-    seconds, fraction = divmod(microseconds, 1_000_000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:06d}Z"
+    seconds, fraction = divmod(round(created * 1e6), 1_000_000)
+    return f"{_second(seconds)}.{fraction:06d}Z"
+
+
+@functools.lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def _level(record: logging.LogRecord) -> str:

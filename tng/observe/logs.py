@@ -17,6 +17,7 @@ Invariant: logging neither blocks nor ends the process, whatever the disk does.
 from __future__ import annotations
 
 import collections
+import contextlib
 import logging
 import logging.handlers
 import queue
@@ -25,6 +26,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from tng.errors import StartError
+from tng.observe.access_log import StampedRecord, send_to
 from tng.observe.levels import OFF, parse_levels
 from tng.observe.lines import JsonLine, TextLine
 from tng.observe.options import LogFormat, LogOptions
@@ -39,11 +41,16 @@ __all__ = ["LogFormat", "LogOptions", "LoggingSession", "configure_logging"]
 QUEUE_RECORDS: Final = 8192
 """Records waiting at most: about a second of a busy gateway, a few MiB."""
 
-_BATCH_PAUSE: Final = 0.02
-"""Seconds that the writer rests after waking, so that it wakes 50 times a second at most."""
+_BATCH_PAUSE: Final = 0.05
+"""Seconds that the writer rests after waking, so that it wakes 20 times a second at most: each
+time that it runs, the thread that serves connections has to share the interpreter."""
 
 _CLOSE_TIMEOUT: Final = 2.0
 """Seconds that leaving waits for the last lines; a terminal that is stopped may never take them."""
+
+
+Entry = logging.LogRecord | StampedRecord
+"""What the queue holds."""
 
 
 def configure_logging(options: LogOptions, *, stream: int | None = None) -> LoggingSession:
@@ -86,7 +93,7 @@ class LoggingSession:
         formatter: makes the lines.
     """
 
-    def __init__(self, sinks: list[DescriptorSink], formatter: logging.Formatter) -> None:
+    def __init__(self, sinks: list[DescriptorSink], formatter: TextLine | JsonLine) -> None:
         self._sinks = sinks
         self._formatter = formatter
         self._records = RecordQueue(QUEUE_RECORDS)
@@ -96,6 +103,7 @@ class LoggingSession:
         self._thread = threading.Thread(target=self._write, name="tng-log", daemon=True)
         self._thread.start()
         logging.getLogger().addHandler(self._handler)
+        send_to(self._take_access)
 
     def __enter__(self) -> Self:
         return self
@@ -122,6 +130,7 @@ class LoggingSession:
 
     def close(self) -> None:
         """Write what is queued, for two seconds at most, and restore the former logging."""
+        send_to(None)
         logging.getLogger().removeHandler(self._handler)
         while self._former:
             logger, level = self._former.pop()
@@ -132,17 +141,24 @@ class LoggingSession:
             for sink in self._sinks:
                 sink.close()
 
+    def _take_access(self, stamped: StampedRecord) -> None:
+        with contextlib.suppress(queue.Full):  # counted, and told with the next batch
+            self._records.put_nowait(stamped)
+
     def _write(self) -> None:
         while (batch := self._records.take_all(_BATCH_PAUSE)) is not None:
             if self._records.dropped > self._told_dropped:
                 batch.append(self._drop_notice())
             self._write_batch(batch)
 
-    def _write_batch(self, batch: list[logging.LogRecord]) -> None:
+    def _write_batch(self, batch: list[Entry]) -> None:
         lines: list[list[str]] = [[] for _ in self._sinks]
-        for record in batch:
-            errors_apart = len(self._sinks) > 1 and record.levelno >= logging.ERROR
-            lines[1 if errors_apart else 0].append(self._line(record))
+        for entry in batch:
+            if isinstance(entry, StampedRecord):
+                level, line = entry.level, self._formatter.access(entry)
+            else:
+                level, line = entry.levelno, self._line(entry)
+            lines[1 if len(self._sinks) > 1 and level >= logging.ERROR else 0].append(line)
         for sink, own in zip(self._sinks, lines, strict=True):
             if own:
                 sink.write_lines(own)
@@ -172,13 +188,13 @@ class RecordQueue:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._waiting: collections.deque[logging.LogRecord] = collections.deque()
+        self._waiting: collections.deque[Entry] = collections.deque()
         self._filled = threading.Event()
         self._closed = threading.Event()
         self.dropped = 0
         """Records refused so far."""
 
-    def put_nowait(self, record: logging.LogRecord) -> None:
+    def put_nowait(self, record: Entry) -> None:
         """Add `record`.
 
         Raises:
@@ -192,7 +208,7 @@ class RecordQueue:
         if not self._filled.is_set():
             self._filled.set()
 
-    def take_all(self, pause: float) -> list[logging.LogRecord] | None:
+    def take_all(self, pause: float) -> list[Entry] | None:
         """Wait for records and take all of them; None when closed and empty.
 
         Args:

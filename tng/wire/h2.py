@@ -179,6 +179,7 @@ class H2Machine:
         append_data(self.output, stream.id, data[:count], largest)
         stream.send_window -= count
         self._send_window -= count
+        self._chatter.earn_updates(count // largest + 1)
         return count
 
     def room(self, stream: H2Stream) -> int:
@@ -239,23 +240,27 @@ class H2Machine:
 
     # -- what the peer says ---------------------------------------------------------------
 
-    def receive(self, data: bytes | memoryview, now: float) -> None:
+    def receive(self, data: bytes | memoryview, now: float) -> int:
         """Take octets from the connection, and tell the handlers what they mean.
 
         Args:
             data: any part of the peer's octets; not kept.
             now: monotonic time, seconds.
 
+        Returns:
+            How many frames began in them, for whoever shares out time.
+
         Raises:
             RemoteProtocolError: the peer broke the protocol; `output` holds a GOAWAY to send.
         """
         self._chatter.now = now
         try:
-            self._reader.receive(memoryview(data))
+            frames = self._reader.receive(memoryview(data))
             self._check_answers()
         except H2ConnectionError as error:
             self.close(error.h2_code, error.problem)
             raise
+        return frames
 
     def _check_answers(self) -> None:
         if len(self.output) > self._limits.queued_output + self._limits.queued_answers:
@@ -312,6 +317,7 @@ class H2Machine:
     def _read_window_update(self, stream_id: int, _flags: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise H2ConnectionError(H2Code.FRAME_SIZE_ERROR, "sends no 4 octets of increment")
+        self._chatter.charge_update()
         increment = int.from_bytes(payload, "big") & WINDOW_LIMIT
         if not stream_id:
             self._send_window += increment

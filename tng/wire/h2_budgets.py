@@ -109,12 +109,13 @@ class ChatterBudget:
         now: monotonic time, seconds.
     """
 
-    __slots__ = ("_left", "_limits", "_time", "now")
+    __slots__ = ("_left", "_limits", "_time", "_updates", "now")
 
     def __init__(self, limits: H2Limits, now: float) -> None:
         self._limits = limits
         self._left = float(limits.chatter_burst)
         self._time = now
+        self._updates = 0
         self.now = now
         """Monotonic time, seconds; the owner moves it."""
 
@@ -132,6 +133,21 @@ class ChatterBudget:
             raise H2ConnectionError(
                 H2Code.ENHANCE_YOUR_CALM, "sends too many frames that move nothing"
             )
+
+    def earn_updates(self, frames: int) -> None:
+        """Account for DATA frames that we send: the peer may open both windows for each."""
+        self._updates += 2 * frames
+
+    def charge_update(self) -> None:
+        """Pay for one WINDOW_UPDATE, which is free as an answer to DATA.
+
+        Raises:
+            H2ConnectionError: the bucket is empty.
+        """
+        if self._updates:
+            self._updates -= 1
+        else:
+            self.charge()
 
 
 class LateStreams:

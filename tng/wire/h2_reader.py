@@ -115,14 +115,18 @@ class FrameReader:
         self._block_ends = False
         self._block_frames = 0
 
-    def receive(self, view: memoryview) -> None:
+    def receive(self, view: memoryview) -> int:
         """Take octets; `view` is not kept.
+
+        Returns:
+            How many frames began in them.
 
         Raises:
             H2ConnectionError: the peer broke the protocol; receive nothing more.
         """
         at = 0
         end = len(view)
+        frames = 0
         sink = self._sink
         while at < end and not sink.is_closed:
             if self._payload_left:
@@ -137,11 +141,13 @@ class FrameReader:
             elif self._preface:
                 at = self._read_preface(view, at, end)
             else:
+                frames += 1
                 used = self._read_frame(view, at, end)
                 if not used:
                     self._partial += view[at:end]
                     break
                 at += used
+        return frames
 
     def _read_preface(self, view: memoryview, at: int, end: int) -> int:
         size = min(len(self._preface), end - at)

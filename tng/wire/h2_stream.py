@@ -47,8 +47,9 @@ class H2Limits:
     continuations: int = 8
     """CONTINUATION frames of one header block."""
     chatter_burst: int = 10_000
-    """Frames without use for a tunnel (PING, SETTINGS, RST_STREAM, empty DATA, unknown types)
-    that may come at once; all streams may be reset at once."""
+    """Frames without use for a tunnel (PING, SETTINGS, RST_STREAM, empty DATA, unknown types,
+    WINDOW_UPDATE beyond two for each DATA frame of ours) that may come at once; all streams may
+    be reset at once."""
     chatter_per_second: float = 2000.0
     """The lasting rate of such frames; it costs less than 1 % of a core."""
 

@@ -21,14 +21,17 @@ class Process:
     Args:
         folder: where the log goes.
         name: of the log file.
-        arguments: after the interpreter.
+        arguments: after the program.
+        program: what runs; by default this interpreter.
     """
 
-    def __init__(self, folder: pathlib.Path, name: str, *arguments: str) -> None:
+    def __init__(
+        self, folder: pathlib.Path, name: str, *arguments: str, program: str = sys.executable
+    ) -> None:
         self.log_path = folder / f"{name}.log"
         with self.log_path.open("wb") as log:
             self.popen = subprocess.Popen(
-                [sys.executable, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [program, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
     @property
@@ -77,9 +80,11 @@ def get(port: int, path: str) -> tuple[int | None, bytes]:
 
 
 @contextlib.contextmanager
-def running(folder: pathlib.Path, name: str, *arguments: str) -> Iterator[Process]:
+def running(
+    folder: pathlib.Path, name: str, *arguments: str, program: str = sys.executable
+) -> Iterator[Process]:
     """A process for the block; killed if it does not end by itself."""
-    process = Process(folder, name, *arguments)
+    process = Process(folder, name, *arguments, program=program)
     try:
         yield process
     finally:

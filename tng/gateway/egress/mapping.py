@@ -68,8 +68,7 @@ class MappingEgress:
     async def _deliver(self, client: Endpoint, opened: Opened, stream: MuxStream | None) -> None:
         """Connect one judged stream to the service and relay until both ends are done."""
         meter = self._meter
-        if stream is not None:
-            meter.cx_total += 1
+        meter.cx_total += 1
         meter.cx_active += 1
         try:
             await self._connect_and_relay(client, opened, stream)

@@ -42,9 +42,11 @@ class HttpProxyIngress:
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
         self._idle: set[Task] = set()
+        self._is_draining = False
 
     def let_idle_go(self) -> None:
-        """End the connections that wait for a request, and none that is being served."""
+        """End the connections that wait for a request; others after the response under way."""
+        self._is_draining = True
         for task in list(self._idle):
             task.cancel()
 
@@ -54,9 +56,6 @@ class HttpProxyIngress:
             await self._serve(client)
         except _ClientGone:
             client.close()
-        except Cancelled:
-            client.close()  # nothing is lost by it where it waited for a request
-            raise
         except h11.RemoteProtocolError as exc:
             error = RequestRejectedError(f"not an HTTP/1 request: {exc}", status=_status(exc))
             await self._refuse(client, error)
@@ -83,7 +82,7 @@ class HttpProxyIngress:
                 client.unread(server.trailing_data[0])
                 await self._flow.carry(Accepted(client, destination, CONNECTED, error_response))
                 return
-            exchange = ForwardExchange(self._flow, client, server)
+            exchange = ForwardExchange(self._flow, client, server, lambda: self._is_draining)
             if not await exchange.run(request):
                 await farewell(self._flow.reactor, client, b"")
                 return
@@ -91,35 +90,35 @@ class HttpProxyIngress:
 
     async def _next_request(self, client: PlainEnd, server: h11.Connection) -> h11.Request:
         """The next request head; idle time and head time are bounded apart."""
-        started = server.trailing_data[0] != b""
-        while True:
-            event = server.next_event()
-            if isinstance(event, h11.Request):
-                return event
-            if event is not h11.NEED_DATA:
-                raise _ClientGone
-            if not started:
-                server.receive_data(await self._first_octets(client))
-                started = True
-                continue
-            with self._flow.reactor.deadline(HEAD_TIMEOUT_S, _late):
+        if not server.trailing_data[0]:
+            server.receive_data(await self._first_octets(client))
+        with self._flow.reactor.deadline(HEAD_TIMEOUT_S, _late):
+            while (event := server.next_event()) is h11.NEED_DATA:
                 data = await client.receive(_RECEIVE_SIZE)
-            if not data:
-                raise _ClientGone
-            server.receive_data(data)
+                if not data:
+                    raise _ClientGone
+                server.receive_data(data)
+        if not isinstance(event, h11.Request):
+            raise AssertionError(f"h11 begins a message with {event!r}")
+        return event
 
     async def _first_octets(self, client: PlainEnd) -> bytes:
         """Wait, idle, for the beginning of a request."""
         reactor = self._flow.reactor
         task = reactor.current
-        if task is not None:
-            self._idle.add(task)
+        if task is None:
+            raise AssertionError("a connection is served by a task")
+        if self._is_draining:
+            raise _ClientGone
+        self._idle.add(task)
         try:
             with reactor.deadline(IDLE_TIMEOUT_S, _ClientGone):
                 data = await client.receive(_RECEIVE_SIZE)
+        except Cancelled:
+            client.close()  # in order, since nothing was asked; anywhere else it is a reset
+            raise
         finally:
-            if task is not None:
-                self._idle.discard(task)
+            self._idle.discard(task)
         if not data:
             raise _ClientGone
         return data

@@ -1,0 +1,1 @@
+"""Benchmarks: this gateway and the reference, side by side and interleaved; see tools/bench."""

@@ -1,0 +1,1 @@
+"""Several gateway processes on the same ports, under one supervisor."""
