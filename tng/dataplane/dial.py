@@ -31,11 +31,19 @@ KEEPALIVE_INTERVAL_S: Final = 10
 KEEPALIVE_PROBES: Final = 3
 """A peer that vanished is noticed after 40 s, also behind a NAT."""
 
-_KEEPALIVE_OPTIONS: Final = (
-    (("TCP_KEEPIDLE", "TCP_KEEPALIVE"), KEEPALIVE_IDLE_S),  # Linux, macOS
-    (("TCP_KEEPINTVL",), KEEPALIVE_INTERVAL_S),
-    (("TCP_KEEPCNT",), KEEPALIVE_PROBES),
+_KEEPALIVE_OPTIONS: Final = tuple(
+    (getattr(socket, name), value)
+    for name, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),  # Linux
+        ("TCP_KEEPALIVE", KEEPALIVE_IDLE_S),  # macOS
+        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
+        ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+    )
+    if hasattr(socket, name)
 )
+"""Options that this platform has."""
+
+_STREAM: Final = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
 _CONNECTED: Final = frozenset({0, errno.EISCONN})
 _UNDER_WAY: Final = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
 
@@ -84,7 +92,7 @@ async def _connect(
 ) -> socket.socket:
     where = to_endpoint(address)
     try:
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = socket.socket(family, _STREAM)
     except OSError as error:
         raise NetError(f"cannot connect to {where}: {error.strerror}") from error
     try:
@@ -114,7 +122,7 @@ async def _wait_connected(
     reactor: Reactor, sock: socket.socket, timeout_s: float, where: str
 ) -> int:
     """Wait until the system has connected, or given up; the errno, 0 for success."""
-    ready = Wait[int]()
+    ready: Wait[int] = Wait()
     late = f"cannot connect to {where}: no answer in {timeout_s:g} s"
     reactor.add(sock.fileno(), WRITE, ready.set)
     try:
@@ -128,8 +136,5 @@ async def _wait_connected(
 def set_keepalive(sock: socket.socket) -> None:
     """Have the system probe an idle connection; options the platform lacks are left out."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for names, value in _KEEPALIVE_OPTIONS:
-        for name in names:
-            if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-                break
+    for option, value in _KEEPALIVE_OPTIONS:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)

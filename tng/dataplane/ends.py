@@ -162,7 +162,8 @@ class End(abc.ABC):
         """Return when reading would not block, as far as can be known without trying."""
         if self._reader is not None:
             raise LocalProtocolError(f"{self!r} is being read by another task")
-        self._reader = wait = Wait[None]()
+        wait: Wait[None] = Wait()
+        self._reader = wait
         self.on_readable = self._wake_reader
         self.watch(True, self._writer is not None)
         try:
@@ -174,7 +175,8 @@ class End(abc.ABC):
         """Return when writing would not block, as far as can be known without trying."""
         if self._writer is not None:
             raise LocalProtocolError(f"{self!r} is being written by another task")
-        self._writer = wait = Wait[None]()
+        wait: Wait[None] = Wait()
+        self._writer = wait
         self.on_writable = self._wake_writer
         self.watch(self._reader is not None, True)
         try:

@@ -171,7 +171,7 @@ class _Session:
         self._right = right
         self.forward = _Direction(self, left, right)
         self.backward = _Direction(self, right, left)
-        self.ended = Wait[str]()
+        self.ended: Wait[str] = Wait()
         self.active_at = reactor.now
         self._idle_timer: Timer | None = None
         self._total_timer: Timer | None = None

@@ -67,8 +67,7 @@ class SocketEnd(End):
         self._events = _UNREGISTERED
         super().__init__(reactor, label or f"socket {self._fd}")
         sock.setblocking(False)
-        if sock.family != socket.AF_UNIX:
-            set_no_delay(sock)
+        set_no_delay(sock)
 
     @property
     def local(self) -> Endpoint:
@@ -249,14 +248,14 @@ class SocketEnd(End):
 
 def set_no_delay(sock: socket.socket) -> None:
     """Send small writes at once (TCP_NODELAY): a relay must not add the kernel's waiting time."""
-    with contextlib.suppress(OSError):  # reset by the peer already: reading will tell
+    try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError:
+        return  # a Unix socket; or reset by the peer already: reading will tell
 
 
 def to_endpoint(address: object) -> Endpoint:
     """The host and port of a socket address; a Unix socket counts as host "unix", port 0."""
-    match address:
-        case (str(host), int(port), *_):
-            return Endpoint(host, port)
-        case _:
-            return Endpoint("unix", 0)
+    if isinstance(address, tuple):
+        return Endpoint(address[0], address[1])
+    return Endpoint("unix", 0)
