@@ -30,7 +30,7 @@ from typing import Final, TypeVar, TypeVarTuple, Unpack
 
 from tng.dataplane.poller import READ, Poller, make_poller
 from tng.dataplane.task import Cancelled, Deadline, Task
-from tng.dataplane.timers import Timer, TimerWheel
+from tng.dataplane.timers import TICKS_PER_SECOND, Timer, TimerWheel
 from tng.errors import LocalProtocolError, TngError
 
 T = TypeVar("T")
@@ -255,9 +255,11 @@ class Reactor:
     def _turn(self) -> None:
         if self._ready or self._next_turn or self._turn_end:
             timeout_s = 0.0
-        elif self._wheel.ticks:
-            until_timer = self._wheel.next_in(self.now)
-            timeout_s = -1.0 if until_timer is None else min(until_timer, LONGEST_POLL_S)
+        elif ticks := self._wheel.ticks:
+            # The earliest tick may hold nothing but cancelled timers: a turn in vain now and then
+            # costs less than a look into its bucket on every turn.
+            until_timer = ticks[0] / TICKS_PER_SECOND - self.now
+            timeout_s = min(max(0.0, until_timer), LONGEST_POLL_S)
         else:
             timeout_s = -1.0
         events = self._poller.poll(timeout_s)
@@ -281,7 +283,8 @@ class Reactor:
             self._next_turn.clear()
         if self._calls:
             self._run_calls()
-        if self._wheel.ticks:
+        ticks = self._wheel.ticks
+        if ticks and ticks[0] <= now * TICKS_PER_SECOND:
             for timer in self._wheel.take_due(now):
                 self._guard(functools.partial(TimerWheel.fire, timer))
         if self._ready:
@@ -289,7 +292,10 @@ class Reactor:
         if self._turn_end:
             flushes, self._turn_end = self._turn_end, []
             for flush in flushes:
-                self._guard(flush)
+                try:
+                    flush()
+                except Exception:
+                    log.exception("a queued call failed fn=%r", flush)
 
     def _run_ready(self) -> None:
         ready = self._ready

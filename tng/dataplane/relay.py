@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from tng.dataplane.reactor import SCRATCH_SIZE
 from tng.dataplane.task import Wait
 from tng.errors import TngError
 
@@ -79,27 +80,48 @@ async def relay(
 class _Direction:
     """Bytes from one end to the other."""
 
-    __slots__ = ("count", "is_ended", "rest", "session", "sink", "source")
+    __slots__ = ("count", "is_ended", "read", "rest", "session", "sink", "source", "write")
 
     def __init__(self, session: _Session, source: End, sink: End) -> None:
         self.session = session
         self.source = source
         self.sink = sink
+        self.read = source.read_into
+        self.write = sink.write
         self.rest: memoryview | None = None
         self.is_ended = False
         self.count = 0
 
     def pump(self) -> None:
         """Move what the source has; `on_readable` of the source."""
+        session = self.session
         try:
-            if self.rest is None and not self.is_ended:
-                self._move()
-            elif self.source.is_closed:
-                self.session.ended.set(f"{self.source.label} was closed on our side")
+            if self.rest is not None or self.is_ended:
+                if self.source.is_closed:
+                    session.ended.set(f"{self.source.label} was closed on our side")
+                return
+            reactor = session.reactor
+            session.active_at = reactor.now
+            scratch = reactor.scratch
+            read, write = self.read, self.write
+            for _ in range(BUDGET):
+                got = read(scratch)
+                if got <= 0:
+                    if got == 0:
+                        self._end()
+                    return
+                taken = write(scratch[:got])
+                self.count += taken
+                if taken < got:
+                    self.rest = memoryview(bytes(scratch[taken:got]))
+                    session.watch()
+                    return
+                if got < SCRATCH_SIZE:
+                    return
         except TngError as error:
-            self.session.ended.set(str(error))
+            session.ended.set(str(error))
         except Exception as error:  # noqa: BLE001 - raised again in the task that owns the relay
-            self.session.ended.fail(error)
+            session.ended.fail(error)
 
     def flush(self) -> None:
         """Write the rest; `on_writable` of the sink."""
@@ -107,7 +129,7 @@ class _Direction:
         if rest is None:
             return
         try:
-            taken = self.sink.write(rest)
+            taken = self.write(rest)
         except TngError as error:
             self.session.ended.set(str(error))
             return
@@ -118,27 +140,6 @@ class _Direction:
         self.rest = None
         self.pump()
         self.session.watch()
-
-    def _move(self) -> None:
-        session = self.session
-        session.active_at = session.reactor.now
-        scratch = session.reactor.scratch
-        size = len(scratch)
-        read, write = self.source.read_into, self.sink.write
-        for _ in range(BUDGET):
-            got = read(scratch)
-            if got <= 0:
-                if got == 0:
-                    self._end()
-                return
-            taken = write(scratch[:got])
-            self.count += taken
-            if taken < got:
-                self.rest = memoryview(bytes(scratch[taken:got]))
-                session.watch()
-                return
-            if got < size:
-                return
 
     def _end(self) -> None:
         self.is_ended = True

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from tng.dataplane.ends import BLOCKED
-from tng.dataplane.poller import READ, WRITE
+from tng.dataplane.poller import ERROR, READ, WRITE
 from tng.dataplane.socket_end import SocketEnd
 from tng.dataplane.tls_calls import ENDED, FASTEST, WANT_READ, WANT_WRITE, Calls, translate
 from tng.dataplane.tls_octets import RECORD_SIZE, TlsOctets
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 CORK_FROM: Final = 32 * 1024
 """Writes of more octets than this are sent as full packets (TCP_CORK); smaller ones never wait."""
 
+_READABLE: Final = READ | ERROR
 _ESTABLISHED: Final = 0
 _END_OF_FILE: Final = -1  # what pyOpenSSL puts in place of an errno
 
@@ -233,7 +234,11 @@ class TlsEnd(SocketEnd):
     def _on_event(self, events: int) -> None:
         if self._held or self._read_wants_write or self._is_shut:
             events = self._settle(events)
-        if events:
+        if self._wanted == READ and self.on_readable is not None:
+            # What happens nearly always, without the detour over the base class.
+            if events & _READABLE:
+                self.on_readable()
+        elif events:
             super()._on_event(events)
         octets = self._octets
         if octets is not None and octets.more and self._wanted & READ:
