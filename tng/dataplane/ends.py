@@ -40,6 +40,8 @@ class End(abc.ABC):
         on_readable: called without arguments while `watch` asks for it and there is something
             to read: octets, the end, or an error.
         on_writable: the same for room to write.
+        on_broken: called once with what happened when the stream is found broken while `watch`
+            asks for nothing that would tell, so that nobody waits for a peer that is gone.
         is_closed: whether `close` or `abort` was called.  Whoever waits at that moment is woken,
             and finds a NetError.
     """
@@ -52,6 +54,7 @@ class End(abc.ABC):
         "bytes_out",
         "is_closed",
         "label",
+        "on_broken",
         "on_readable",
         "on_writable",
         "reactor",
@@ -65,6 +68,7 @@ class End(abc.ABC):
         self.is_closed = False
         self.on_readable: Callable[[], object] | None = None
         self.on_writable: Callable[[], object] | None = None
+        self.on_broken: Callable[[str], object] | None = None
         self._unread = b""
         self._reader: Wait[None] | None = None
         self._writer: Wait[None] | None = None

@@ -350,16 +350,20 @@ class MuxConnection:
         """Write what the end takes; False when the connection broke."""
         failure = ""
         sent = 0
+        size = len(output)
         with memoryview(output) as view:
             try:
-                while sent < len(output) and (count := self._end.write(view[sent:])):
+                while sent < size and (count := self._end.write(view[sent:])):
                     sent += count
             except TngError as error:
                 failure = str(error)  # the error itself would keep `output` from changing
         if failure:
             self._finish(failure)
             return False
-        del output[:sent]
+        if sent == size:
+            output.clear()
+        else:
+            del output[:sent]
         return True
 
     def _resume_waiting(self) -> None:

@@ -290,10 +290,13 @@ class MuxStream(End):
         if self.is_closed or self._failure:
             return
         self._failure = failure
-        if not (self._has_ended and keeps_data):
+        is_cut = not (self._has_ended and keeps_data)
+        if is_cut:
             self._has_ended = False
             self._queue = self._unread = b""
         self._fail_answer(failure)
+        if is_cut and self.on_broken is not None and not self._wants_read:
+            self.on_broken(f"{self.label} {failure}")
         self._tell_news()
         if self._wants_write and not self._is_write_queued:
             self._queue_write()
@@ -316,7 +319,7 @@ class MuxStream(End):
         self._queue = self._unread = b""
         self._direct = None
         self._wants_read = self._wants_write = False
-        self.on_readable = self.on_writable = None
+        self.on_readable = self.on_writable = self.on_broken = None
         connection.stream_closed(self)
 
     def _tell_news(self) -> None:

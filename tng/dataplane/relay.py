@@ -181,6 +181,7 @@ class _Session:
         left, right, forward, backward = self._left, self._right, self.forward, self.backward
         left.on_readable, right.on_readable = forward.pump, backward.pump
         left.on_writable, right.on_writable = backward.flush, forward.flush
+        left.on_broken = right.on_broken = self._broken
         if idle_timeout_s is not None:
             self._idle_timer = self.reactor.call_later(
                 idle_timeout_s, self._check_idle, idle_timeout_s
@@ -206,11 +207,18 @@ class _Session:
             if timer is not None:
                 timer.cancel()
         for end in (self._left, self._right):
-            end.on_readable = end.on_writable = None
+            end.on_readable = end.on_writable = end.on_broken = None
             if is_clean:
                 end.close()
             else:
                 end.abort()
+
+    def _broken(self, reason: str) -> None:
+        """One side is gone while the other holds up the relay."""
+        # The failure was told once: whoever read now could take it for the orderly end.
+        for end in (self._left, self._right):
+            end.on_readable = end.on_writable = None
+        self.ended.set(reason)
 
     def _check_idle(self, timeout_s: float) -> None:
         idle_s = self.reactor.now - self.active_at

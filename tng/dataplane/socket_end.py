@@ -6,11 +6,13 @@ writing left to the subclass.
 Invariant: the descriptor is watched for exactly what somebody waits for.  A callback that is None
 when its event comes switches that event off, so that nobody has to do so after every read; a
 descriptor that reports a hang-up while nobody waits leaves the poller until somebody does.
+A failure that comes meanwhile is told to `on_broken`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 from typing import TYPE_CHECKING, Final
@@ -146,7 +148,7 @@ class SocketEnd(End):
             return
         if self._events != _UNREGISTERED:
             self.reactor.modify(self._fd, events)
-        elif events:
+        elif events or self.on_broken is not None:
             self.reactor.add(self._fd, events, self._on_event)
         else:
             return
@@ -174,6 +176,10 @@ class SocketEnd(End):
             self._discard()
         elif events & ERROR:
             self._unregister()
+            on_broken = self.on_broken
+            # Asking takes the failure off the socket: only where somebody hears the answer.
+            if on_broken is not None and (number := _take_failure(self._sock)):
+                on_broken(f"connection to {self.label} broke: {os.strerror(number)}")
 
     def _stop_wanting(self, events: int) -> None:
         self._wanted &= ~events
@@ -244,6 +250,11 @@ class SocketEnd(End):
 
     def _closed_error(self) -> NetError:
         return NetError(f"{self.label} was closed on our side")
+
+
+def _take_failure(sock: socket.socket) -> int:
+    """The errno of a connection that broke, 0 when it has ended in order."""
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
 def set_no_delay(sock: socket.socket) -> None:

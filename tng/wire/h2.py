@@ -22,7 +22,7 @@ Invariant: a peer's octets raise RemoteProtocolError or nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final, Literal, NoReturn
 
 from tng.errors import LocalProtocolError
 from tng.wire.h2_budgets import ChatterBudget, LateStreams, ReceiveBudget
@@ -81,6 +81,7 @@ class H2Machine:
         self.streams: dict[int, H2Stream] = {}
         self.is_closed = False
         self._limits = limits = limits or H2Limits()
+        self._most_output = limits.queued_output + limits.queued_answers
         self._handler = handler
         self._is_client = role == "client"
         self._reader = FrameReader(self, expects_preface=not self._is_client, limits=limits)
@@ -172,11 +173,13 @@ class H2Machine:
             Octets taken: what both windows and the queue admit; 0 when they admit none, or
             when our half has ended.
         """
-        count = min(len(data), self.room(stream))
+        output, limits = self.output, self._limits
+        queue = limits.queued_output - len(output)
+        count = min(len(data), stream.send_window, self._send_window, queue)
         if count <= 0 or not stream.can_send:
             return 0
-        largest = min(self.peer.frame, self._limits.sent_frame)
-        append_data(self.output, stream.id, data[:count], largest)
+        largest = min(self.peer.frame, limits.sent_frame)
+        append_data(output, stream.id, data[:count], largest)
         stream.send_window -= count
         self._send_window -= count
         self._chatter.earn_updates(count // largest + 1)
@@ -210,7 +213,7 @@ class H2Machine:
         """Octets of `data_received` were taken by their reader, so that more may come."""
         if increment := self._received.release(stream, count):
             self.output += make_window_update(stream.id, increment)
-        if increment := self._received.grant():
+        if self._received.may_grant and (increment := self._received.grant()):
             self.output += make_window_update(0, increment)
 
     def drain(self) -> None:
@@ -256,15 +259,15 @@ class H2Machine:
         self._chatter.now = now
         try:
             frames = self._reader.receive(memoryview(data))
-            self._check_answers()
+            if len(self.output) > self._most_output:
+                self._give_up_on_reader()
         except H2ConnectionError as error:
             self.close(error.h2_code, error.problem)
             raise
         return frames
 
-    def _check_answers(self) -> None:
-        if len(self.output) > self._limits.queued_output + self._limits.queued_answers:
-            raise H2ConnectionError(H2Code.ENHANCE_YOUR_CALM, "does not read our answers")
+    def _give_up_on_reader(self) -> NoReturn:
+        raise H2ConnectionError(H2Code.ENHANCE_YOUR_CALM, "does not read our answers")
 
     def frame_read(self, kind: int, stream_id: int, flags: int, payload: bytes) -> None:
         """See `FrameSink`."""
@@ -287,14 +290,7 @@ class H2Machine:
         stream = self.streams.get(stream_id)
         if stream is None:
             self._read_late_data(stream_id, length, ends=ends)
-        elif self._admit(stream, length):
-            if data_length != length:
-                self.consumed(stream, length - data_length)
-            return stream
-        return None
-
-    def _admit(self, stream: H2Stream, length: int) -> bool:
-        """Whether an open stream takes this DATA frame; it is reset when not."""
+            return None
         if not stream.can_receive:
             self._end_in_error(stream, H2Code.STREAM_CLOSED)
         elif self._is_client and not stream.is_answered:
@@ -302,8 +298,10 @@ class H2Machine:
         elif not self._received.hold(stream, length):
             self._end_in_error(stream, H2Code.FLOW_CONTROL_ERROR)
         else:
-            return True
-        return False
+            if data_length != length:
+                self.consumed(stream, length - data_length)
+            return stream
+        return None
 
     def _read_late_data(self, stream_id: int, length: int, *, ends: bool) -> None:
         """DATA of a stream that is not open: late, or a mistake (section 5.1)."""

@@ -25,11 +25,12 @@ class ReceiveBudget:
     0 where none is: the caller sends them.
     """
 
-    __slots__ = ("_held", "_limits", "_ungranted", "_window")
+    __slots__ = ("_half_window", "_held", "_limits", "_ungranted", "_window")
 
     def __init__(self, limits: H2Limits) -> None:
         self._limits = limits
         self._window = limits.connection_window
+        self._half_window = limits.connection_window // 2
         self._ungranted = 0
         self._held = 0
 
@@ -46,7 +47,7 @@ class ReceiveBudget:
             raise H2ConnectionError(H2Code.FLOW_CONTROL_ERROR, "exceeds the connection's window")
         self._window -= length
         self._ungranted += length
-        return self.grant()
+        return self.grant() if self._ungranted >= self._half_window else 0
 
     def hold(self, stream: H2Stream, length: int) -> bool:
         """Account for octets that the stream's reader has not taken yet.
@@ -82,6 +83,11 @@ class ReceiveBudget:
         stream.ungranted = 0
         stream.receive_window += increment
         return increment
+
+    @property
+    def may_grant(self) -> bool:
+        """Whether `grant` is worth a call."""
+        return self._ungranted >= self._half_window
 
     def drop(self, stream: H2Stream) -> None:
         """Forget what a stream that was reset still held."""

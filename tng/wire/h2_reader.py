@@ -186,8 +186,18 @@ class FrameReader:
         if kind == Frame.DATA:
             if flags & PADDED:
                 return self._read_padded(view, at, end, length, stream_id, flags)
-            self._begin_payload(stream_id, length, length, flags)
-            return HEADER_SIZE
+            if end - at - HEADER_SIZE < length:
+                self._begin_payload(stream_id, length, length, flags)
+                return HEADER_SIZE
+            # A whole frame, as nearly all are: passed on without being remembered.
+            ends = flags & END_STREAM != 0
+            stream = self._sink.data_begins(stream_id, length, length, ends=ends)
+            at += HEADER_SIZE
+            if stream is not None and length:
+                stream.handler.data_received(view[at : at + length])
+            if ends and stream is not None and stream.can_receive:
+                self._sink.data_ends(stream)
+            return HEADER_SIZE + length
         if kind not in _READ_AS_A_WHOLE:  # section 4.1: unknown types are ignored
             self._sink.frame_read(kind, stream_id, flags, b"")
             self._payload_left = length
