@@ -37,9 +37,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Answers one connection."""
 
     protocol_version = "HTTP/1.1"
-    server: Server
 
-    def do_GET(self) -> None:  # noqa: N802 - the base class calls it so
+    def do_GET(self) -> None:
         """Answer the three paths that are asked for."""
         parts = urllib.parse.urlsplit(self.path)
         if parts.path == "/info":
@@ -47,6 +46,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif parts.path == "/aa/evidence":
             data = urllib.parse.parse_qs(parts.query).get("runtime_data", [""])[0]
             octets = base64.urlsafe_b64decode(data + "=" * (-len(data) % 4))
+            assert isinstance(self.server, Server)
             self._answer(200, self.server.platform.evidence(octets))
         elif parts.path == "/aa/additional-evidence":
             self._answer(200, b"")

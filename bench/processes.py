@@ -77,9 +77,9 @@ class Process:
         found: list[str] = []
 
         def has_line() -> bool:
-            for line in self._text().splitlines(keepends=True):
-                if line.startswith(start) and line.endswith("\n"):
-                    found.append(line[len(start) :].strip())
+            lines = self._text().splitlines(keepends=True)
+            whole = (line for line in lines if line.startswith(start) and line.endswith("\n"))
+            found.extend(line[len(start) :].strip() for line in whole)
             return bool(found)
 
         self._await(has_line)

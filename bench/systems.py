@@ -75,7 +75,8 @@ class Pair:
         proxy: port of the ingress; 0 for none.
         ports: backend to the port that stands for it at the egress.
         processes: ingress and egress, or none.
-        start_s: seconds from start to ready, the ingress's and the egress's; empty for none.
+        start_s: seconds from start to ready, of each; empty for none.
+        base_memory: resident octets of both sides before the first connection.
     """
 
     system: System
@@ -83,6 +84,7 @@ class Pair:
     ports: dict[str, int]
     processes: tuple[Process, ...]
     start_s: tuple[float, ...]
+    base_memory: int
 
     def cpu_s(self) -> float:
         """CPU seconds so far, both sides."""
@@ -119,8 +121,10 @@ def start_judges(stage: Stage) -> Judges:
     evidence_port = int(evidence.await_line("listening on "))
     trustee = stage.start(
         "trustee",
-        [sys.executable, "-m", "tng", "trustee", "--listen", f"{HOST}:0"]
-        + ["--state", str(stage.folder / "trustee"), "--allow-simulated", platform],
+        [
+            *(sys.executable, "-m", "tng", "trustee", "--listen", f"{HOST}:0"),
+            *("--state", str(stage.folder / "trustee"), "--allow-simulated", platform),
+        ],
     )
     address = trustee.await_line("listening on ")
     return Judges(evidence_port, int(address.rpartition(":")[2].strip("/")))
@@ -135,10 +139,10 @@ def start_pair(
         StartFailed: a side did not become ready.
     """
     if system is System.DIRECT:
-        return Pair(system, 0, backends, (), ())
+        return Pair(system, 0, backends, (), (), 0)
     proxy, *controls = choose_ports(3 + len(backends))
     egress_ports = dict(zip(backends, controls[2:], strict=True))
-    configs = (
+    configs: tuple[dict[str, object], dict[str, object]] = (
         {"add_egress": [_egress(system, backends, egress_ports, judges)]},
         {"add_ingress": [_ingress(system, proxy, judges)]},
     )
@@ -149,7 +153,8 @@ def start_pair(
         process = stage.start(f"{system.value} {side}", _launch(system, full))
         processes.append(process)
         start_s.append(process.await_ready(control))
-    return Pair(system, proxy, egress_ports, tuple(processes), tuple(start_s))
+    memory = sum(process.memory() for process in processes)
+    return Pair(system, proxy, egress_ports, tuple(processes), tuple(start_s), memory)
 
 
 def _launch(system: System, config: dict[str, object]) -> list[str]:

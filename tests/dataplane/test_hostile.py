@@ -2,84 +2,28 @@
 
 from __future__ import annotations
 
-import pathlib
+import contextlib
+import select
 import socket
-import ssl
 import struct
+import time
 from collections.abc import Callable
 
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from stage.tls_records import APPLICATION_DATA, Sealer, shake_hands
 from tng.dataplane.ends import BLOCKED
 from tng.dataplane.mux import FRAMES_PER_READ, SMALLEST_READ, MuxConnection
 from tng.dataplane.plain import PlainEnd
+from tng.dataplane.poller import EpollPoller
+from tng.dataplane.reactor import Reactor
+from tng.dataplane.relay import DONE, relay
 from tng.dataplane.task import Wait
 from tng.dataplane.tls import TlsEnd
 from tng.dataplane.tls_calls import FASTEST, PUBLIC
 from tng.dataplane.tls_context import server_context
 from tng.wire.h2_frames import PREFACE
 from tng.wire.h2_stream import H2Limits
-
-HANDSHAKE, APPLICATION_DATA = 22, 23
-KEY_UPDATE = bytes((24, 0, 0, 1, 1))  # update_requested, RFC 8446 section 4.6.3
-
-
-class Sealer:
-    """The sending side of a TLS 1.3 client, record by record (RFC 8446 sections 5.2 and 7.2)."""
-
-    def __init__(self, secret: bytes) -> None:
-        self._use(secret)
-
-    def record(self, kind: int, content: bytes) -> bytes:
-        nonce = (int.from_bytes(self._iv, "big") ^ self._sequence).to_bytes(12, "big")
-        self._sequence += 1
-        head = struct.pack(">BHH", APPLICATION_DATA, 0x0303, len(content) + 17)
-        return head + self._cipher.encrypt(nonce, content + bytes((kind,)), head)
-
-    def key_update(self) -> bytes:
-        record = self.record(HANDSHAKE, KEY_UPDATE)
-        self._use(expand(self._secret, b"traffic upd", 32))
-        return record
-
-    def _use(self, secret: bytes) -> None:
-        self._secret = secret
-        self._cipher = AESGCM(expand(secret, b"key", 16))
-        self._iv = expand(secret, b"iv", 12)
-        self._sequence = 0
-
-
-def expand(secret: bytes, label: bytes, size: int) -> bytes:
-    """HKDF-Expand-Label, RFC 8446 section 7.1."""
-    name = b"tls13 " + label
-    info = struct.pack(">HB", size, len(name)) + name + b"\0"
-    return HKDFExpand(hashes.SHA256(), size, info).derive(secret)
-
-
-def shake_hands(sock: socket.socket, keys: pathlib.Path) -> Sealer:
-    """Be a TLS client up to the end of the handshake; then every record is made by hand."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.keylog_filename = str(keys)
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = context.wrap_bio(incoming, outgoing)
-    while True:
-        try:
-            tls.do_handshake()
-            break
-        except ssl.SSLWantReadError:
-            sock.sendall(outgoing.read())
-            incoming.write(sock.recv(65536))
-    sock.sendall(outgoing.read())
-    cipher = tls.cipher()
-    assert cipher is not None
-    assert cipher[0] == "TLS_AES_128_GCM_SHA256"
-    words = keys.read_text().split()
-    return Sealer(bytes.fromhex(words[words.index("CLIENT_TRAFFIC_SECRET_0") + 2]))
 
 
 async def pause(reactor, seconds: float = 0.0) -> None:
@@ -116,7 +60,7 @@ def test_one_read_deals_with_one_key_update_however_many_wait(reactor, run, host
     """A peer that sends nothing but key updates takes turns with everybody else."""
     end, sealer, far = hostile()
     far.sendall(b"".join(sealer.key_update() for _ in range(50)))
-    far.sendall(sealer.record(APPLICATION_DATA, b"after fifty keys"))
+    far.sendall(sealer.data(b"after fifty keys"))
 
     async def go() -> tuple[int, bytes]:
         await pause(reactor, 0.05)
@@ -160,6 +104,15 @@ class Counting(PlainEnd):
         return super().read_into(buffer)
 
 
+class Stuck(PlainEnd):
+    """A plain end that takes nothing."""
+
+    __slots__ = ()
+
+    def write(self, data: memoryview) -> int:
+        return 0
+
+
 def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
     return len(payload).to_bytes(3, "big") + struct.pack(">BBL", kind, flags, stream_id) + payload
 
@@ -167,6 +120,7 @@ def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
 GREETING = PREFACE + frame(4, 0, 0)
 CONNECT = frame(1, 4, 1, bytes((2, 7)) + b"CONNECT" + bytes((1, 4)) + b"t:80")
 DATA = 0
+RST_STREAM = 3
 WINDOW_UPDATE = 8
 
 
@@ -248,3 +202,126 @@ def test_window_updates_within_the_budget_are_fine(reactor, run, served) -> None
     wait_until(lambda: received == b"still here", reactor, run)
     assert not reasons
     assert connection.is_open
+
+
+# -- a peer that goes while the other side stalls ----------------------------------------------
+
+
+RESET = struct.pack("ii", 1, 0)
+
+
+def stalled_relay(reactor, run, left, right) -> list:
+    """Start a relay in its own task; the result arrives in the list."""
+    results: list = []
+
+    async def begin() -> None:
+        async def go() -> None:
+            results.append(await relay(reactor, await left(), await right()))
+
+        reactor.spawn(go(), "relay")
+
+    run(reactor, begin)
+    return results
+
+
+def fill(sock: socket.socket) -> None:
+    """Send until nothing is taken any more."""
+    sock.settimeout(0.2)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            sock.sendall(bytes(1 << 20))
+
+
+def ends_in_order(sock: socket.socket) -> bool:
+    """Read to the end; False when that is a reset."""
+    try:
+        while sock.recv(1 << 20):
+            pass
+    except ConnectionResetError:
+        return False
+    return True
+
+
+def break_off(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    sock.close()
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="other pollers do not tell")
+def test_a_reset_is_noticed_while_the_other_side_takes_nothing(run, sockets) -> None:
+    """The client is gone, the service reads nothing: the relay does not wait for the service."""
+    reactor = Reactor(EpollPoller())
+    reactor.start()
+    (client, near), (far, service) = sockets(), sockets()
+
+    async def left() -> PlainEnd:
+        return PlainEnd(reactor, near, "the client")
+
+    async def right() -> PlainEnd:
+        return PlainEnd(reactor, far, "the service")
+
+    try:
+        results = stalled_relay(reactor, run, left, right)
+        fill(client)
+        assert not results
+        break_off(client)
+        wait_until(lambda: results, reactor, run)
+        assert "the client broke: Connection reset" in results[0].reason
+        assert not ends_in_order(service)
+    finally:
+        reactor.stop(timeout_s=5)
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="other pollers do not tell")
+def test_an_orderly_end_while_the_other_side_takes_nothing_is_no_failure(run, sockets) -> None:
+    reactor = Reactor(EpollPoller())
+    reactor.start()
+    (client, near), (far, service) = sockets(), sockets()
+
+    async def left() -> PlainEnd:
+        return PlainEnd(reactor, near, "the client")
+
+    async def right() -> PlainEnd:
+        return PlainEnd(reactor, far, "the service")
+
+    try:
+        results = stalled_relay(reactor, run, left, right)
+        service.shutdown(socket.SHUT_WR)
+        fill(client)
+        client.shutdown(socket.SHUT_WR)
+        wait_until(lambda: client.recv(1) == b"", reactor, run)
+        time.sleep(0.05)
+        assert not results, "both ended in order, and octets are still under way"
+        assert ends_in_order(service)
+        wait_until(lambda: results, reactor, run)
+        assert results[0].reason == DONE
+    finally:
+        reactor.stop(timeout_s=5)
+
+
+def test_a_stream_that_is_reset_while_the_service_takes_nothing_ends(reactor, run, sockets) -> None:
+    (peer, near), (far, _) = sockets(), sockets()
+    results: list = []
+
+    async def on_stream(stream) -> None:
+        stream.accept()
+        results.append(await relay(reactor, stream, Stuck(reactor, far)))
+
+    async def begin() -> MuxConnection:
+        end = PlainEnd(reactor, near)
+        connection = MuxConnection(reactor, end, role="server", on_stream=on_stream)
+        connection.start()
+        return connection
+
+    connection = run(reactor, begin)
+    peer.sendall(GREETING + CONNECT + frame(DATA, 0, 1, bytes(16_000)) * 12)
+    wait_until(lambda: connection.machine.streams[1].held, reactor, run)
+    assert not results
+    peer.sendall(frame(RST_STREAM, 0, 1, bytes(4)))
+    wait_until(lambda: results, reactor, run)
+    assert "reset by the peer" in results[0].reason
+
+    async def finish() -> None:
+        connection.close("the test is over")
+
+    run(reactor, finish)

@@ -9,18 +9,12 @@ import textwrap
 
 import pytest
 
+from stage.dockerfile import instructions
 from tng.config.cai_env import config_from_cai_env, parse_cai_env
 from tng.config.loader import prepare_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MANIFESTS = [ROOT / "deploy/compose.yaml", ROOT / "deploy/kubernetes-sidecar.yaml"]
-
-
-def instructions() -> list[tuple[str, str]]:
-    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
-    return [(line.split()[0], line.partition(" ")[2]) for line in joined.splitlines()]
 
 
 def embedded_config(path: pathlib.Path) -> str:

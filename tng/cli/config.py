@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import pathlib
 import sys
 from typing import TYPE_CHECKING
 
-from tng.cli.launch import add_config_arguments, read_config
+from tng.cli.launch import add_config_arguments, read_config, read_text
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
@@ -59,7 +58,7 @@ def run_from_env(arguments: argparse.Namespace) -> int:
     """Print the configuration that a cai.env file stands for."""
     from tng.config.cai_env import config_from_cai_env, parse_cai_env
 
-    values = parse_cai_env(pathlib.Path(arguments.file).read_text(encoding="utf-8"))
+    values = parse_cai_env(read_text(arguments.file, "file"))
     json.dump(config_from_cai_env(values, arguments.role), sys.stdout, indent=2)
     print()
     return 0

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Final
 
 from tng.errors import ConfigError, TngError
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
+    Source = argparse._MutuallyExclusiveGroup  # noqa: SLF001
+
+
+_MAX_WORKERS: Final = 256
+"""More than cores of the largest machines; each is a process with its own memory."""
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -19,15 +26,40 @@ def add_parser(commands: Subparsers) -> None:
         help="run a gateway",
         description="Run the ingresses and egresses of one configuration until SIGTERM or SIGINT.",
     )
-    add_config_arguments(parser)
+    source = add_config_arguments(parser)
+    # How a supervisor starts its workers; their configuration comes over that descriptor.
+    source.add_argument("--worker-link", type=int, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--workers",
+        metavar="N|auto",
+        type=worker_count,
+        default=1,
+        help="processes that share the work (default 1; auto: one per core)",
+    )
     parser.set_defaults(run=run)
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+def worker_count(word: str) -> int:
+    """The number of workers that `word` asks for.
+
+    Raises:
+        argparse.ArgumentTypeError: neither auto nor an integer 1-256.
+    """
+    if word == "auto":
+        return min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
+    if not (word.isascii() and word.isdigit() and 1 <= int(word[:4]) <= _MAX_WORKERS):
+        raise argparse.ArgumentTypeError(
+            f"expected auto or an integer 1-{_MAX_WORKERS}, got {word!r}"
+        )
+    return int(word)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> Source:
     """Add the two ways to give a configuration; exactly one is needed."""
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("-c", "--config-file", metavar="FILE", help="configuration file (JSON)")
     source.add_argument("--config-content", metavar="JSON", help="the configuration itself")
+    return source
 
 
 def read_config(arguments: argparse.Namespace) -> str:
@@ -39,25 +71,30 @@ def read_config(arguments: argparse.Namespace) -> str:
     if arguments.config_content is not None:
         content: str = arguments.config_content
         return content
+    return read_text(arguments.config_file, "--config-file")
+
+
+def read_text(path: str, what: str) -> str:
+    """The text of a file that the operator named as `what`.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
     try:
-        return pathlib.Path(arguments.config_file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(
-            [f"--config-file {arguments.config_file}: cannot be read: {exc}"]
-        ) from exc
+        return pathlib.Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as exc:
+        raise ConfigError([f"{what} {path}: cannot be read: {exc}"]) from exc
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the gateway; 0 after a signal."""
-    import trio
-
-    from tng.clock import SystemClock
-    from tng.config.loader import prepare_config
-    from tng.gateway.app import Gateway
-
-    config = prepare_config(read_config(arguments))
+    """Run the gateway, or one worker of it; 0 after a signal."""
     try:
-        trio.run(Gateway(config, SystemClock()).run)
+        if arguments.worker_link is not None:
+            _run_worker(arguments.worker_link)
+        elif arguments.workers == 1:
+            _run_alone(read_config(arguments))
+        else:
+            _run_supervisor(arguments)
     except BaseExceptionGroup as group:
         # What ends a gateway is one of our errors; nurseries wrap it, people want to read it.
         known = group.subgroup(TngError)
@@ -65,6 +102,66 @@ def run(arguments: argparse.Namespace) -> int:
             raise
         raise _first(known) from group
     return 0
+
+
+def worker_command(arguments: argparse.Namespace) -> list[str]:
+    """The command line of a worker: logs as we do, and lacks the descriptor of its stream.
+
+    Raises:
+        ConfigError: the log rolls over by size, which only one process can do to a file.
+    """
+    from tng.observe.options import LogFlags, log_options
+
+    flags = LogFlags(
+        arguments.log_file,
+        arguments.log_format,
+        arguments.log_error_file,
+        arguments.log_rolling,
+        arguments.log_max_size,
+        arguments.log_max_backups,
+    )
+    if log_options(flags, os.environ).rolling:
+        raise ConfigError(
+            ["--log-rolling: expected --workers 1 beside it: one process rolls a file over"]
+        )
+    # The folder that we run in is searched for the package only if it was for ours.
+    isolation = [] if {"", str(pathlib.Path.cwd())} & set(sys.path) else ["-P"]
+    logs = {
+        "--log-file": arguments.log_file,
+        "--log-format": arguments.log_format,
+        "--log-error-file": arguments.log_error_file,
+    }
+    given = [f"{flag}={value}" for flag, value in logs.items() if value is not None]
+    return [sys.executable, *isolation, "-m", "tng", *given, "launch", "--worker-link"]
+
+
+def _run_alone(content: str) -> None:
+    import trio
+
+    from tng.clock import SystemClock
+    from tng.config.loader import prepare_config
+    from tng.gateway.app import Gateway
+
+    trio.run(Gateway(prepare_config(content), SystemClock()).run)
+
+
+def _run_supervisor(arguments: argparse.Namespace) -> None:
+    import trio
+
+    from tng.clock import SystemClock
+    from tng.gateway.workers.process import starter
+    from tng.gateway.workers.supervisor import Supervisor
+
+    start = starter(worker_command(arguments))
+    content = read_config(arguments)
+    trio.run(Supervisor(content, arguments.workers, start, SystemClock()).run)
+
+
+def _run_worker(descriptor: int) -> None:
+    from tng.clock import SystemClock
+    from tng.gateway.workers.worker import run_worker
+
+    run_worker(descriptor, SystemClock())
 
 
 def _first(group: BaseExceptionGroup[TngError]) -> TngError:

@@ -9,16 +9,12 @@ there.  Stop: listeners close, streams drain until a deadline, what is left is c
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Coroutine
 from typing import Final
 
 import trio
 
-from tng import __version__
 from tng.clock import Clock
 from tng.config.dangers import dangers
 from tng.config.model import TngConfig
@@ -28,8 +24,10 @@ from tng.endpoint import Endpoint
 from tng.errors import TngError
 from tng.gateway.control import ControlInterface
 from tng.gateway.entries import Entry, Serve, Services, Trust, build_egress, build_ingress
+from tng.gateway.lifetime import run_until_signalled
 from tng.tunnel.bridge import Bridge
 from tng.tunnel.dialer import Dialer
+from tng.tunnel.rats_tls.client import RatsTlsClient
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +35,9 @@ _STOP_TIMEOUT_S: Final = 5.0
 """Seconds for the reactor to cancel what is left; cancelling runs no foreign code."""
 
 _DRAIN_POLL_S: Final = 0.05
+
+_LAST_WORDS_S: Final = 1.0
+"""Seconds, once all streams have ended, for peers to take our last octets."""
 
 
 class Gateway:
@@ -46,10 +47,18 @@ class Gateway:
         config: checked, and available in this version.
         clock: the time of day.
         trust: who makes certificates, and who judges them.
+        make_socket: makes a listening socket for a host and a port.
     """
 
-    def __init__(self, config: TngConfig, clock: Clock, trust: Trust | None = None) -> None:
+    def __init__(
+        self,
+        config: TngConfig,
+        clock: Clock,
+        trust: Trust | None = None,
+        make_socket: Callable[[str, int], socket.socket] = make_listening_socket,
+    ) -> None:
         self._config = config
+        self._make_socket = make_socket
         self._reactor = Reactor()
         bridge = Bridge(self._reactor)
         dialer = Dialer(self._reactor, bridge)
@@ -77,22 +86,23 @@ class Gateway:
             if (reason := part.not_ready) is not None
         ]
 
+    def pool_status(self, entry: Entry) -> dict[str, object] | None:
+        """The tunnels that the connections of an ingress share; None where there is no pool."""
+        if not isinstance(entry.tunnel, RatsTlsClient):
+            return None
+        return entry.tunnel.pool.status(entry.multiplex)
+
+    async def refresh(self) -> None:
+        """Nothing to ask for: what this gateway tells is always up to date."""
+        await trio.lowlevel.checkpoint()
+
     async def run(self) -> None:
         """Serve until a signal says stop; then drain.
 
         Raises:
             StartError: a listener cannot be bound.
         """
-        _announce(self.dangers)
-        with _open_signals() as signals:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(self.serve)
-                log.info("All services are ready service_count=%d", len(self.entries))
-                received = await anext(signals)
-                log.info("Instance cancelled by %s", signal.Signals(received).name)
-                await self._drain_unless_hurried(signals)
-                nursery.cancel_scope.cancel()
-        log.info("Exited gracefully")
+        await run_until_signalled(self)
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; what is then in flight is cut.
@@ -121,6 +131,9 @@ class Gateway:
                 raise TngError("the data plane has failed; the log says why")
         finally:
             self._reactor.stop(_STOP_TIMEOUT_S)
+            # Its thread has ended; connections that it closed in its last turn linger still.
+            while self._reactor.at_stop:
+                self._reactor.at_stop.pop()()
 
     async def drain(self) -> None:
         """Take nothing new, and wait for what is in flight, up to the configured deadline."""
@@ -132,6 +145,11 @@ class Gateway:
                 await trio.sleep(_DRAIN_POLL_S)
                 if not self._reactor.tasks:
                     break
+            with trio.move_on_after(_LAST_WORDS_S):
+                while True:
+                    if not self._reactor.at_stop:
+                        break  # no connection is closing any more
+                    await trio.sleep(_DRAIN_POLL_S)
         if limit.cancelled_caught:
             log.warning(
                 "%d connections cut after %g s of draining",
@@ -146,7 +164,7 @@ class Gateway:
         try:
             for entry in self.entries:
                 for endpoint, serve in entry.listeners:
-                    listening = make_listening_socket(endpoint.host, endpoint.port)
+                    listening = self._make_socket(endpoint.host, endpoint.port)
                     bound.append((listening, endpoint, serve))
         except BaseException:
             for listening, _, _ in bound:
@@ -164,17 +182,6 @@ class Gateway:
         return listeners
 
     # -- stop ------------------------------------------------------------------------
-
-    async def _drain_unless_hurried(self, signals: AsyncIterator[int]) -> None:
-        async def drain(scope: trio.CancelScope) -> None:
-            await self.drain()
-            scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(drain, nursery.cancel_scope)
-            await anext(signals)
-            log.warning("second signal: streams in flight are cut")
-            nursery.cancel_scope.cancel()
 
     def _let_go(self) -> None:
         for listener in self._listeners:
@@ -194,13 +201,3 @@ def _server(
         return serve(accepted, Endpoint(str(host), int(str(port))))
 
     return serve_accepted
-
-
-def _open_signals() -> AbstractContextManager[AsyncIterator[int]]:
-    return trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT)
-
-
-def _announce(found: list[str]) -> None:
-    log.info("tng-gateway %s starting pid=%d", __version__, os.getpid())
-    for danger in found:
-        log.warning("DANGEROUS by configuration: %s", danger)

@@ -18,10 +18,9 @@ from tng.attest.verifier.explain import as_json
 from tng.config.model import ControlInterface as ControlConfig
 from tng.dataplane.listener import make_listening_socket
 from tng.observe.metrics import CONTENT_TYPE, render_prometheus
-from tng.tunnel.rats_tls.client import RatsTlsClient
 
 if TYPE_CHECKING:
-    from tng.gateway.app import Gateway
+    from tng.gateway.watched import Watched
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ class ControlInterface:
         gateway: what to tell about.
     """
 
-    def __init__(self, config: ControlConfig | None, gateway: Gateway) -> None:
+    def __init__(self, config: ControlConfig | None, gateway: Watched) -> None:
         self._gateway = gateway
         self._slots = trio.CapacityLimiter(_MAX_CONNECTIONS)
         restful = config.restful if config else None
@@ -61,12 +60,15 @@ class ControlInterface:
         await trio.serve_listeners(self._serve, [listener])
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        async with self._slots:
+        try:
             with trio.move_on_after(_REQUEST_TIMEOUT_S):
-                try:
+                async with self._slots:
                     await self._answer_one(stream)
-                except (trio.BrokenResourceError, h11.RemoteProtocolError) as exc:
-                    log.debug("control connection ended: %s", exc)
+        except (trio.BrokenResourceError, h11.RemoteProtocolError) as exc:
+            log.debug("control connection ended: %s", exc)
+        except Exception:
+            log.exception("unexpected error in the control interface")  # traffic goes on
+        finally:
             await trio.aclose_forcefully(stream)
 
     async def _answer_one(self, stream: trio.SocketStream) -> None:
@@ -75,6 +77,8 @@ class ControlInterface:
             connection.receive_data(await stream.receive_some())
         if not isinstance(event, h11.Request):
             return
+        if event.target != b"/livez":  # being alive waits for nobody
+            await self._gateway.refresh()
         status, content_type, body = self._answer(event)
         fields = [
             ("Server", f"tng/{__version__}"),
@@ -138,8 +142,8 @@ class ControlInterface:
                                 return ["rats_tls"]
                             case ["rats_tls"] if side == "ingress":
                                 return ["pool"]
-                            case ["rats_tls", "pool"] if isinstance(entry.tunnel, RatsTlsClient):
-                                return entry.tunnel.pool.status(entry.multiplex)
+                            case ["rats_tls", "pool"]:
+                                return self._gateway.pool_status(entry)
         return None
 
     def _attestation(self) -> dict[str, object]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,13 +19,21 @@ from tng.gateway.app import Gateway
 from tng.gateway.entries import Trust
 from tng.tunnel.rats_tls.identity import Source
 
+_PORTS = range(10_000, 32_768)
+"""Below those that Linux gives to outgoing connections, which would take one before it is used."""
+
+_given: set[int] = set()
+
 
 def free_port() -> int:
-    """A port of loopback that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port of loopback that was free a moment ago, and another one at every call."""
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ import h11
 from tng.dataplane.ends import End
 from tng.dataplane.plain import PlainEnd
 from tng.dataplane.relay import relay
-from tng.dataplane.task import Cancelled, Task, Wait
+from tng.dataplane.task import Task, Wait
 from tng.errors import ErrorCode, NetError, RemoteProtocolError, RequestRejectedError, TngError
 from tng.gateway.flow import Flow
 from tng.gateway.replies import error_body, error_fields, reason
@@ -73,7 +73,7 @@ class ForwardExchange:
 
         Raises:
             RequestRejectedError: the request names no destination that can be served.
-            TngError: it failed after the response had started; the connection is of no more use.
+            NetError: it failed after the response had started; the client is reset already.
         """
         forward = forward_request(request)
         try:
@@ -93,7 +93,7 @@ class ForwardExchange:
                 or self._server.our_state is not h11.SEND_RESPONSE
             ):
                 self._client.abort()  # a response cut short must not look complete
-                raise
+                raise NetError(f"cut short: {error}", code=error.code) from error
             await self._answer_error(error)
             return False
         finally:
@@ -128,9 +128,7 @@ class ForwardExchange:
             await relay(reactor, self._client, upstream, total_timeout_s=left)
         return following
 
-    async def _both_halves(
-        self, upstream: End, remote: h11.Connection, forward: Forward
-    ) -> _Next:
+    async def _both_halves(self, upstream: End, remote: h11.Connection, forward: Forward) -> _Next:
         await upstream.send(remote.send(forward.request) or b"")
         outcome: _Outcome = Wait()
         body = self._send_body(upstream, remote)
@@ -235,8 +233,8 @@ class ForwardExchange:
         )
 
     async def _switch(self, event: h11.InformationalResponse) -> None:
-        if self._client_is_old or self._server.their_state is not h11.MIGHT_SWITCH_PROTOCOL:
-            raise RemoteProtocolError("the service switches protocols before the request has ended")
+        if self._client_is_old or self._server.their_state is h11.SEND_BODY:
+            raise RemoteProtocolError("the service switches protocols where it may not")
         await self._send(
             h11.InformationalResponse(
                 status_code=_SWITCHING_PROTOCOLS,
@@ -297,12 +295,10 @@ async def _report(work: Coroutine[None, None, None], outcome: _Outcome, ended: W
     """Run one direction; its error, whatever it is, ends the whole exchange."""
     try:
         await work
-    except Cancelled:
-        raise
     except h11.LocalProtocolError as exc:
         # What the service says cannot be said to this client.
         outcome.fail(RemoteProtocolError(f"the service's answer cannot be passed on: {exc}"))
-    except BaseException as error:  # noqa: BLE001 - raised again in the task that owns the exchange
+    except Exception as error:  # noqa: BLE001 - raised again in the task that owns the exchange
         outcome.fail(error)
     finally:
         ended.set(None)

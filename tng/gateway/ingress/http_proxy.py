@@ -99,7 +99,7 @@ class HttpProxyIngress:
                     raise _ClientGone
                 server.receive_data(data)
         if not isinstance(event, h11.Request):
-            raise AssertionError(f"h11 begins a message with {event!r}")
+            raise AssertionError(f"h11 begins a message with {event!r}")  # noqa: TRY004
         return event
 
     async def _first_octets(self, client: PlainEnd) -> bytes:

@@ -92,14 +92,20 @@ class Link:
         Raises:
             RemoteProtocolError: the other side broke this protocol.
         """
+        failure: RemoteProtocolError | None = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write)
-                await self._read(nursery)
+                try:
+                    await self._read(nursery)
+                except RemoteProtocolError as exc:
+                    failure = exc  # raised below, outside the group that a nursery makes
                 nursery.cancel_scope.cancel()
         finally:
             self._end()
             await trio.aclose_forcefully(self._stream)
+        if failure is not None:
+            raise failure
 
     # -- reading ---------------------------------------------------------------------
 

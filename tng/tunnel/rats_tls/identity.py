@@ -28,6 +28,12 @@ FIRST_WAIT_S: Final = 5.0
 RENEWAL_RETRY_S: Final = 10.0
 """Seconds between attempts while an older certificate still serves."""
 
+RENEWAL_MARGIN: Final = 0.1
+"""Share of a certificate's life that is left when it is renewed: peers never see it ended."""
+
+LONGEST_SLEEP_S: Final = 60.0
+"""A machine that was suspended looks at the time of day again after so long."""
+
 SHORTEST_INTERVAL_S: Final = 1.0
 """A token that is about to end must not make us spin."""
 
@@ -116,10 +122,16 @@ class Identity:
                 await self._sleep_until_due(self._current)
 
     async def _sleep_until_due(self, credential: Credential) -> None:
-        remaining = credential.not_after - self._clock.now()
+        life = credential.not_after - self._clock.now()
+        due = credential.not_after - RENEWAL_MARGIN * life
         # With a new certificate per connection this one only proves that we could make one.
-        interval = self._interval or remaining
-        await trio.sleep(max(min(interval, remaining), SHORTEST_INTERVAL_S))
+        interval_ends = trio.current_time() + (self._interval or life)
+        await trio.sleep(SHORTEST_INTERVAL_S)
+        while True:
+            left = min(due - self._clock.now(), interval_ends - trio.current_time())
+            if left <= 0:
+                return
+            await trio.sleep(min(left, LONGEST_SLEEP_S))
 
     def _note(self, error: TngError) -> None:
         self._failure = str(error)

@@ -9,6 +9,7 @@ A destination that has answered raw is remembered, and its streams are then dial
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from tng.dataplane.reactor import Reactor
 from tng.dataplane.task import Wait
 from tng.dataplane.tls import TlsEnd
 from tng.endpoint import Endpoint
-from tng.errors import NetError
+from tng.errors import NetError, TngError
 from tng.tunnel.base import Opened, Peer
 from tng.tunnel.rats_tls.judging import lifetime_s, remaining_s
 
@@ -43,6 +44,10 @@ IDLE_TIMEOUT_S: Final = 60.0
 
 ATTEMPTS: Final = 3
 """A pooled connection may break just as a stream is opened on it; nothing was sent by then."""
+
+FULL_ATTEMPTS: Final = 16
+"""A peer says how many streams it admits a moment after it has accepted the connection; who came
+in that moment, and was one too many, moves on to the next connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,7 @@ class _Destination:
     shards: list[_Shard] = field(default_factory=list)
     waiters: list[Wait[None]] = field(default_factory=list)
     is_opening: bool = False
+    connecting: int = 0
     speaks_raw: bool = False
     last_number: int = -1
 
@@ -124,20 +130,27 @@ class Pool:
         Raises:
             TngError: what connecting or judging raised.
         """
-        for attempt in range(ATTEMPTS):
+        broken = 0
+        for _ in range(FULL_ATTEMPTS):
             found = await self._connection(destination)
             if isinstance(found, Connected):
                 return found
+            began = self._reactor.now
             try:
                 stream = await found.mux.open(OPEN_TIMEOUT_S)
             except MuxFull:
                 continue
             except NetError:
-                if found.mux.is_open or attempt == ATTEMPTS - 1:
+                if self._reactor.now - began >= OPEN_TIMEOUT_S:
+                    # Whatever holds the peer up, the next stream shall not wait for it as well.
+                    found.mux.drain()
+                    raise
+                broken += 1
+                if found.mux.is_open or broken == ATTEMPTS:
                     raise  # the peer refused this stream, or connections keep breaking
                 continue
             return self._opened(stream, found)
-        raise NetError(f"{destination} admits no further stream")
+        raise _full(destination)
 
     def drain(self) -> None:
         """Close every connection as soon as its last stream has ended."""
@@ -162,7 +175,7 @@ class Pool:
                         for shard in list(known.shards)
                     ],
                 }
-                for destination, known in list(self._destinations.items())
+                for destination, known in self._destinations.copy().items()
                 if known.shards
             ],
         }
@@ -172,9 +185,12 @@ class Pool:
     async def _connection(self, destination: Endpoint) -> _Shard | Connected:
         known = self._known(destination)
         while True:
-            shard = self._with_room(known)
-            if shard is not None:
-                return shard
+            usable = [shard for shard in known.shards if self._is_usable(shard)]
+            for shard in usable:
+                if shard.mux.active_streams < min(self._max_streams, shard.mux.max_streams):
+                    return shard
+            if len(usable) >= self._max_connections:
+                return self._overflow(destination, usable)
             if known.speaks_raw and not known.shards:
                 return await self._connect_and_sort(destination, known)
             if not known.is_opening:
@@ -193,19 +209,20 @@ class Pool:
 
     def _forget_unused(self) -> None:
         for endpoint, known in list(self._destinations.items()):
-            if not known.shards and not known.is_opening:
+            if not known.shards and not known.connecting:
                 del self._destinations[endpoint]
 
-    def _with_room(self, known: _Destination) -> _Shard | None:
-        """A connection for the next stream; None if another is to be opened."""
-        usable = [shard for shard in known.shards if self._is_usable(shard)]
-        for shard in usable:
-            if shard.mux.active_streams < min(self._max_streams, shard.mux.max_streams):
-                return shard
-        if len(usable) < self._max_connections or not usable:
-            return None
+    def _overflow(self, destination: Endpoint, usable: list[_Shard]) -> _Shard:
+        """The least loaded connection, where no other may be opened.
+
+        Raises:
+            NetError: the peer admits no further stream on any.
+        """
+        shard = min(usable, key=lambda shard: shard.mux.active_streams)
+        if shard.mux.active_streams >= shard.mux.max_streams:
+            raise _full(destination)
         self._overflowed += 1
-        return min(usable, key=lambda shard: shard.mux.active_streams)
+        return shard
 
     def _is_usable(self, shard: _Shard) -> bool:
         if not shard.mux.is_open:
@@ -218,20 +235,28 @@ class Pool:
     async def _connect_first(
         self, destination: Endpoint, known: _Destination
     ) -> _Shard | Connected:
-        """Connect while others wait; whatever comes of it, they have their turn."""
+        """Connect while others wait; they share a failure, and have their turn otherwise."""
         known.is_opening = True
         try:
-            return await self._connect_and_sort(destination, known)
+            found = await self._connect_and_sort(destination, known)
+        except TngError as error:
+            for turn in _end_waiting(known):
+                turn.fail(_shared(error))
+            raise
         finally:
             known.is_opening = False
-            waiters, known.waiters = known.waiters, []
-            for turn in waiters:
+            for turn in _end_waiting(known):
                 turn.set(None)
+        return found
 
     async def _connect_and_sort(
         self, destination: Endpoint, known: _Destination
     ) -> _Shard | Connected:
-        connected = await self._connect(destination)
+        known.connecting += 1
+        try:
+            connected = await self._connect(destination)
+        finally:
+            known.connecting -= 1
         known.speaks_raw = not connected.multiplexed
         if known.speaks_raw:
             return connected
@@ -245,12 +270,12 @@ class Pool:
             connected.end,
             role="client",
             on_stream=None,
-            on_closed=lambda reason: self._closed(destination, number, reason),
+            on_closed=lambda reason: self._closed(destination, known, number, reason),
         )
         shard = _Shard(number, mux, connected.peer, connected.end.local)
         known.shards.append(shard)
-        mux.start()
         self._reactor.call_later(IDLE_TIMEOUT_S, self._close_if_idle, known, shard)
+        mux.start()
         return shard
 
     def _opened(self, stream: MuxStream, shard: _Shard) -> Opened:
@@ -258,11 +283,10 @@ class Pool:
 
     # -- ending connections ----------------------------------------------------------
 
-    def _closed(self, destination: Endpoint, number: int, reason: str) -> None:
-        known = self._destinations.get(destination)
-        if known is not None:
-            known.shards = [shard for shard in known.shards if shard.number != number]
-            log.debug("shared connection closed dst=%s id=%d: %s", destination, number, reason)
+    @staticmethod
+    def _closed(destination: Endpoint, known: _Destination, number: int, reason: str) -> None:
+        known.shards = [shard for shard in known.shards if shard.number != number]
+        log.debug("shared connection closed dst=%s id=%d: %s", destination, number, reason)
 
     def _close_if_idle(self, known: _Destination, shard: _Shard) -> None:
         if shard not in known.shards:
@@ -273,3 +297,17 @@ class Pool:
             shard.mux.drain()
             return
         self._reactor.call_later(IDLE_TIMEOUT_S - idle, self._close_if_idle, known, shard)
+
+
+def _end_waiting(known: _Destination) -> list[Wait[None]]:
+    waiters, known.waiters = known.waiters, []
+    return waiters
+
+
+def _shared(error: TngError) -> TngError:
+    """The same error for one more task; each raises an object of its own."""
+    return copy.copy(error)
+
+
+def _full(destination: Endpoint) -> NetError:
+    return NetError(f"{destination} admits no further stream")

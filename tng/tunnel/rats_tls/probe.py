@@ -10,6 +10,7 @@ from tng.attest.verifier.base import Verifier
 from tng.clock import Clock
 from tng.dataplane.reactor import Reactor
 from tng.endpoint import Endpoint
+from tng.errors import TngError
 from tng.tunnel.base import Peer
 from tng.tunnel.bridge import Bridge
 from tng.tunnel.dialer import Dialer
@@ -39,14 +40,20 @@ async def probe(destination: Endpoint, verifier: Verifier, clock: Clock) -> Peer
         verifier,
         clock,
     )
+    outcome: Peer | TngError
     reactor.start()
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(bridge.run)
             nursery.start_soon(verifier.run)
             future = reactor.spawn_threadsafe(client.probe(destination), "probe")
-            peer = await trio.to_thread.run_sync(future.result)
+            try:
+                outcome = await trio.to_thread.run_sync(future.result)
+            except TngError as error:
+                outcome = error  # raised outside: a nursery would wrap it
             nursery.cancel_scope.cancel()
-        return peer
     finally:
         reactor.stop(_STOP_TIMEOUT_S)
+    if isinstance(outcome, TngError):
+        raise outcome
+    return outcome

@@ -16,7 +16,7 @@ from tng.dataplane.poller import READ
 from tng.dataplane.reactor import Reactor
 from tng.dataplane.task import Wait
 from tng.dataplane.tls import TlsEnd
-from tng.errors import RemoteProtocolError
+from tng.errors import ErrorCode, RemoteProtocolError
 from tng.tunnel.base import Opened, Peer
 from tng.tunnel.bridge import Bridge
 from tng.tunnel.rats_tls import (
@@ -62,6 +62,7 @@ class RatsTlsServer:
         self._clock = clock
         self._multiplex = multiplex
         self._connections: set[MuxConnection] = set()
+        self._is_draining = False
         self._contexts = Contexts(
             _alpn_accepted(multiplex),
             identity,
@@ -92,6 +93,7 @@ class RatsTlsServer:
 
     def drain(self) -> None:
         """Tell every client to open no further stream."""
+        self._is_draining = True
         for connection in list(self._connections):
             connection.drain()
 
@@ -111,21 +113,36 @@ class RatsTlsServer:
         return end
 
     def _share(self, end: TlsEnd, peer: Peer, serve: Serve) -> None:
+        local = end.local
+
         def on_stream(stream: MuxStream) -> Coroutine[None, None, None]:
-            lifetime = lifetime_s(peer, self._clock.now())
-            return serve(Opened(stream, peer, end.local, lifetime), stream)
+            now = self._clock.now()
+            if remaining_s(peer, now) == 0:
+                connection.drain()
+                return _refuse_stale(stream)
+            return serve(Opened(stream, peer, local, lifetime_s(peer, now)), stream)
 
         def on_closed(_reason: str) -> None:
             self._connections.discard(connection)
+            if verdict_ends is not None:
+                verdict_ends.cancel()
 
         connection = MuxConnection(
             self._reactor, end, role="server", on_stream=on_stream, on_closed=on_closed
         )
         self._connections.add(connection)
-        connection.start()
         remaining = remaining_s(peer, self._clock.now())
-        if remaining is not None:
-            self._reactor.call_later(remaining, connection.drain)
+        verdict_ends = (
+            None if remaining is None else self._reactor.call_later(remaining, connection.drain)
+        )
+        connection.start()
+        if self._is_draining:
+            connection.drain()
+
+
+async def _refuse_stale(stream: MuxStream) -> None:
+    """Clocks differ and machines sleep: a stream may come after the verdict on its client."""
+    stream.refuse(503, ErrorCode.STALE)
 
 
 def _alpn_accepted(multiplex: bool | None) -> tuple[bytes, ...]:

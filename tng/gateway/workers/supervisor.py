@@ -1,0 +1,203 @@
+"""Several gateway processes as one: started, healed, watched, drained together.
+
+In: the text of a configuration, and how to start a process.  Out: its traffic, served by that many
+workers on the same ports; one control interface; one attester and one judge for all of them.
+
+Theory of operation.  The supervisor binds every address once per worker and keeps the sockets open
+(`workers.sockets`), so that a connection that waits for a worker that has just died is served by
+the next one.  It runs the verifiers and holds the sources of certificates; workers ask it over a
+socket pair (`workers.shared`, `workers.remote`).  Its `Gateway` never serves: it is the plan of the
+entries, and its meters hold the sums (`workers.reports`).  See decision 2.
+
+Invariant: the supervisor touches no connection of a client.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from tng.config.loader import prepare_config
+from tng.errors import StartError
+from tng.gateway.app import Gateway
+from tng.gateway.control import ControlInterface
+from tng.gateway.entries import Trust
+from tng.gateway.lifetime import run_until_signalled
+from tng.gateway.workers.reports import Totals, merge_pools
+from tng.gateway.workers.shared import SharedTrust
+from tng.gateway.workers.slot import Slot
+from tng.gateway.workers.sockets import Listening, bind_for_workers, close_all
+
+if TYPE_CHECKING:
+    from tng.clock import Clock
+    from tng.gateway.entries import Entry
+    from tng.gateway.workers.reports import Report
+    from tng.gateway.workers.slot import Start
+
+log = logging.getLogger(__name__)
+
+MAX_DEATHS: Final = 5
+DEATHS_WITHIN_S: Final = 10.0
+"""So many deaths in so many seconds are no accident: restarting would only hide the cause."""
+
+REPORT_INTERVAL_S: Final = 1.0
+"""Seconds between reports: what a worker counted after its last one dies with it."""
+
+DRAIN_GRACE_S: Final = 2.0
+"""Seconds beyond the configured deadline for workers to say that they are done."""
+
+
+class Supervisor:
+    """All workers of one configuration.
+
+    Args:
+        config_text: the configuration.
+        workers: processes to keep running, 1 or more.
+        start: starts a process, see `workers.slot`.
+        clock: the time of day.
+        trust: who makes certificates, and who judges them.
+
+    Raises:
+        ConfigError: the configuration is wrong, or asks for what this version does not have.
+    """
+
+    def __init__(
+        self,
+        config_text: str,
+        workers: int,
+        start: Start,
+        clock: Clock,
+        trust: Trust | None = None,
+    ) -> None:
+        self._config = prepare_config(config_text)
+        self._config_text = config_text
+        self._shared = SharedTrust(self._config, trust or Trust())
+        self._plan = Gateway(self._config, clock, self._shared.registered())
+        self._start = start
+        self._count = workers
+        self._sockets: list[Listening] = []
+        self._slots: list[Slot] = []
+        self._totals = Totals()
+        self._deaths: collections.deque[float] = collections.deque(maxlen=MAX_DEATHS)
+        self._is_stopping = False
+
+    async def run(self) -> None:
+        """Serve until a signal says stop; then drain.
+
+        Raises:
+            StartError: an address cannot be bound, or workers die as fast as they are started.
+        """
+        await run_until_signalled(self)
+
+    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; what is then in flight is cut.
+
+        Raises:
+            StartError: an address cannot be bound, or workers die as fast as they are started.
+        """
+        endpoints = [to for entry in self.entries for to, _ in entry.listeners]
+        self._sockets = bind_for_workers(endpoints, self._count)
+        self._slots = [self._slot(index) for index in range(self._count)]
+        try:
+            control = ControlInterface(self._config.control_interface, self)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(control.run)
+                for entry in self.entries:
+                    if entry.verifier is not None:
+                        nursery.start_soon(entry.verifier.run)
+                for slot in self._slots:
+                    nursery.start_soon(slot.run)
+                for slot in self._slots:
+                    await slot.has_served.wait()
+                task_status.started()
+                await self._keep_counting()
+        finally:
+            close_all(self._sockets)
+
+    async def drain(self) -> None:
+        """Take nothing new, and wait for what is in flight in all workers."""
+        log.info("Shutting down the instance workers=%d", self._count)
+        self._is_stopping = True
+        close_all(self._sockets)
+        with trio.move_on_after(self._config.drain_timeout_secs + DRAIN_GRACE_S):
+            async with trio.open_nursery() as nursery:
+                for slot in self._slots:
+                    nursery.start_soon(slot.drain)
+
+    # -- what the control interface tells ----------------------------------------------
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The entries, with meters that hold the sums as of the last `refresh`."""
+        return self._plan.entries
+
+    @property
+    def dangers(self) -> list[str]:
+        """What the configuration leaves unchecked, in words."""
+        return self._plan.dangers
+
+    def not_ready(self) -> list[str]:
+        """Why traffic cannot be served: by any worker, or for want of a judge."""
+        if not self._slots:
+            return ["starting"]
+        if self._is_stopping:
+            return ["stopping"]
+        reasons = [
+            f"{entry.path}: {entry.verifier.not_ready}"
+            for entry in self.entries
+            if entry.verifier is not None and entry.verifier.not_ready is not None
+        ]
+        return reasons + [reason for slot in self._slots for reason in slot.not_ready()]
+
+    def pool_status(self, entry: Entry) -> dict[str, object] | None:
+        """The tunnels of all workers; each shard says whose it is."""
+        empty = self._plan.pool_status(entry)
+        pools = {
+            slot.index: part.pool
+            for slot in self._slots
+            if slot.report is not None
+            and (part := slot.report.entries.get(entry.path)) is not None
+            and part.pool is not None
+        }
+        return None if empty is None else merge_pools(empty, pools)
+
+    async def refresh(self) -> None:
+        """Ask all workers at the same time, and add up."""
+        async with trio.open_nursery() as nursery:
+            for slot in self._slots:
+                nursery.start_soon(slot.refresh)
+        reports = [slot.report for slot in self._slots if slot.report is not None]
+        self._totals.write_to(self.entries, reports)
+
+    # -- workers -----------------------------------------------------------------------
+
+    def _slot(self, index: int) -> Slot:
+        return Slot(
+            index,
+            self._config_text,
+            self._sockets[index],
+            self._start,
+            self._shared.answer,
+            self._note_death,
+        )
+
+    async def _keep_counting(self) -> None:
+        while True:
+            await self.refresh()
+            await trio.sleep(REPORT_INTERVAL_S)
+
+    def _note_death(self, index: int, status: int, last_report: Report | None) -> None:
+        if last_report is not None:
+            self._totals.retire(last_report)
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        log.error("worker has died and is restarted worker=%d by=%r", index, how)
+        now = trio.current_time()
+        self._deaths.append(now)
+        if len(self._deaths) == MAX_DEATHS and now - self._deaths[0] < DEATHS_WITHIN_S:
+            raise StartError(
+                f"{MAX_DEATHS} workers died within {DEATHS_WITHIN_S:g} s, the last one by {how};"
+                " their last log lines say why"
+            )

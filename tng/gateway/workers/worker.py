@@ -1,0 +1,144 @@
+"""One worker: a gateway that is told by a supervisor what to serve, and when to stop.
+
+In: a stream to the supervisor, inherited when the process was started; everything else comes over
+it: the configuration, the listening sockets by their descriptors, verdicts, certificates.
+Out: served traffic.  Questions that it answers: `start`, `report`, `drain` (`workers.slot`).
+
+The end of the stream is the end of the worker: without a supervisor there is no judge.  Signals
+are the supervisor's business, so that a signal to the whole process group does not cut what the
+supervisor is about to drain.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+import trio
+
+from tng.config.loader import prepare_config
+from tng.endpoint import Endpoint
+from tng.errors import LocalProtocolError, StartError
+from tng.gateway.app import Gateway
+from tng.gateway.entries import Trust
+from tng.gateway.workers.link import Link
+from tng.gateway.workers.messages import member
+from tng.gateway.workers.remote import RemoteSource, RemoteVerifier
+from tng.gateway.workers.reports import dump_report
+from tng.gateway.workers.sections import path_of
+
+if TYPE_CHECKING:
+    from tng.clock import Clock
+    from tng.config.model import TngConfig
+    from tng.gateway.workers.link import Object
+
+log = logging.getLogger(__name__)
+
+
+def run_worker(descriptor: int, clock: Clock) -> None:
+    """Serve until the supervisor ends the stream.
+
+    Args:
+        descriptor: of the stream to the supervisor; owned by the worker from now on.
+        clock: the time of day.
+
+    Raises:
+        StartError: the descriptor is no stream socket: nobody but a supervisor starts workers.
+    """
+    for ignored in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ignored, signal.SIG_IGN)
+    stream = _inherited(descriptor)
+    trio.run(_serve, stream, clock)
+
+
+class Worker:
+    """Answers a supervisor's questions with a gateway.
+
+    Args:
+        stream: to the supervisor; closed when `run` ends.
+        clock: the time of day.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, clock: Clock) -> None:
+        self._link = Link(stream, self._answer)
+        self._clock = clock
+        self._gateway: Gateway | None = None
+        self._nursery: trio.Nursery | None = None
+        self._is_drained = False
+
+    async def run(self) -> None:
+        """Serve until the supervisor ends the stream.
+
+        Raises:
+            TngError: the gateway has failed by a bug of ours.
+        """
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await self._link.run()
+            if not self._is_drained:
+                log.warning("the supervisor has ended the stream: what is in flight is cut")
+            nursery.cancel_scope.cancel()
+
+    async def _answer(self, question: str, carried: Object) -> Object:
+        match question:
+            case "start":
+                await self._start(carried)
+                return {}
+            case "report" if self._gateway is not None:
+                return dump_report(self._gateway)
+            case "drain":
+                if self._gateway is not None:
+                    await self._gateway.drain()
+                self._is_drained = True
+                return {}
+        raise LocalProtocolError(f"a worker has no answer to {question!r} now")
+
+    async def _start(self, carried: Object) -> None:
+        if self._gateway is not None or self._nursery is None:
+            raise LocalProtocolError("a worker is started once")
+        # The control interface is the supervisor's: it speaks for all of us.
+        config = prepare_config(member(carried, "config", str))
+        config = config.model_copy(update={"control_interface": None})
+        sockets = _Inherited(member(carried, "sockets", dict))
+        gateway = Gateway(config, self._clock, self._trust(config), sockets.take)
+        await self._nursery.start(gateway.serve)
+        self._gateway = gateway
+
+    def _trust(self, config: TngConfig) -> Trust:
+        return Trust(
+            lambda attest, _clock: RemoteSource(self._link, path_of(config, attest)),
+            lambda verify, clock: RemoteVerifier(self._link, path_of(config, verify), clock),
+        )
+
+
+class _Inherited:
+    """The listening sockets that the supervisor made for this worker."""
+
+    def __init__(self, descriptors: Object) -> None:
+        self._descriptors = {name: member(descriptors, name, int) for name in descriptors}
+
+    def take(self, host: str, port: int) -> socket.socket:
+        """The socket that listens there."""
+        name = str(Endpoint(host, port))
+        descriptor = self._descriptors.pop(name, None)
+        if descriptor is None:
+            raise StartError(f"the supervisor gave this worker no socket for {name}")
+        return _inherited(descriptor)
+
+
+async def _serve(stream: socket.socket, clock: Clock) -> None:
+    await Worker(trio.SocketStream(trio.socket.from_stdlib_socket(stream)), clock).run()
+
+
+def _inherited(descriptor: int) -> socket.socket:
+    try:
+        os.set_inheritable(descriptor, False)
+        return socket.socket(fileno=descriptor)
+    except OSError as exc:
+        raise StartError(
+            f"descriptor {descriptor} is no socket ({exc.strerror}); workers are started by"
+            " `tng launch --workers N`, not by hand"
+        ) from exc
