@@ -21,6 +21,7 @@ from typing import Final
 from cryptography.hazmat.backends.openssl.backend import backend
 
 from bench.load import LoadError
+from bench.neighbours import Neighbours
 from bench.processes import Stage, StartFailed
 from bench.session import Results, Session, Settings
 from bench.systems import REFERENCE, ROOT
@@ -50,6 +51,7 @@ def main(words: Sequence[str]) -> int:
         arguments.repeat or (_QUICK_REPEAT if arguments.quick else _REPEAT),
         not arguments.without_reference,
     )
+    neighbours = Neighbours()
     try:
         with (
             tempfile.TemporaryDirectory(prefix="tng-bench-") as folder,
@@ -59,7 +61,8 @@ def main(words: Sequence[str]) -> int:
     except (LoadError, StartFailed) as exc:
         _tell(str(exc))
         return 1
-    _print(arguments, workloads, settings, results)
+    facts = {**_facts(settings), "other work on the machine": neighbours.describe()}
+    _print(arguments, workloads, facts, results)
     return 1 if _is_ours_broken(results) else 0
 
 
@@ -118,11 +121,10 @@ def _chosen(arguments: argparse.Namespace) -> list[Workload]:
 def _print(
     arguments: argparse.Namespace,
     workloads: Sequence[Workload],
-    settings: Settings,
+    facts: dict[str, str],
     results: Results,
 ) -> None:
     lines = make_lines(workloads, results)
-    facts = _facts(settings)
     if arguments.json is not None:
         text = json.dumps(dump_json(lines, facts, results), indent=1)
         arguments.json.write_text(text + "\n", encoding="utf-8")

@@ -180,6 +180,7 @@ def _churn() -> Iterator[Workload]:
                 Row(RATE, _OURS, _MULTIPLEXED, *against_multiplexed),
                 Row(RATE, _RAW, _REFERENCE, *raw),
                 *_requests(),
+                Row(CPU_PER_REQUEST, _OURS, _MULTIPLEXED),
                 Row(CPU_PER_REQUEST, _RAW, _REFERENCE),
             ),
             is_quick=count != 1,

@@ -288,7 +288,7 @@ def test_a_flood_of_key_updates_does_not_hold_up_others(pair: Pair, tmp_path: pa
                 assert honest.recv(100) == b"tick"
                 slowest = max(slowest, time.monotonic() - began)
         tell(f"slowest echo during the flood: {1000 * slowest:.1f} ms")
-        assert slowest < 0.5
+        assert slowest < 1.0
 
 
 FLOODS = {
@@ -325,6 +325,26 @@ def test_floods_of_useless_frames_end_their_connection_alone(name: str, multiple
         assert hears_the_end(sock)
 
 
+def test_streams_that_are_opened_and_reset_at_once_are_bounded(multiplexed: Pair) -> None:
+    with multiplexed.connect("ECHO") as honest, multiplexed.dial_egress() as sock:
+        slowest, number = 0.0, 0
+        with contextlib.suppress(OSError):
+            sock.sendall(GREETING)
+            sock.settimeout(5)
+            while number < 20_000:
+                numbers = range(number, number + 200)
+                sock.sendall(
+                    b"".join(open_stream(n) + frame(3, 0, 2 * n + 1, bytes(4)) for n in numbers)
+                )
+                number = numbers.stop
+                began = time.monotonic()
+                honest.sendall(b"tick")
+                assert honest.recv(100) == b"tick"
+                slowest = max(slowest, time.monotonic() - began)
+        tell(f"{number} streams opened and reset, slowest echo: {1000 * slowest:.1f} ms")
+        assert slowest < 1.0
+
+
 def test_octets_one_by_one_do_not_hold_up_others(multiplexed: Pair) -> None:
     """They are legal, and cost the most for what they move."""
     octets = frame(0, 0, 1, b"x") * 20_000
@@ -341,7 +361,7 @@ def test_octets_one_by_one_do_not_hold_up_others(multiplexed: Pair) -> None:
             assert honest.recv(100) == b"tick"
             slowest = max(slowest, time.monotonic() - began)
         tell(f"{sent} octets of small frames, slowest echo: {1000 * slowest:.1f} ms")
-        assert slowest < 0.5
+        assert slowest < 1.0
 
 
 def test_a_peer_that_asks_and_never_reads_is_dropped(multiplexed: Pair) -> None:
@@ -402,22 +422,22 @@ def test_a_reader_that_stalled_gets_every_octet(pair: Pair) -> None:
     assert digest.digest() == hashlib.sha256(stage.service.BLOCK * blocks).digest()
 
 
-def test_thousands_of_idle_connections_are_cheap(multiplexed: Pair) -> None:
-    count = 2000
+def test_thousands_of_idle_connections_are_cheap(pair: Pair) -> None:
+    count = 2000 if pair.multiplexed else 400  # each of those is a handshake
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < 2 * count:
         pytest.skip(f"needs {2 * count} open files, the limit is {soft}")
-    before = multiplexed.memory()
+    before = pair.memory()
     with contextlib.ExitStack() as stack:
-        socks = [stack.enter_context(multiplexed.connect("ECHO")) for _ in range(count)]
+        socks = [stack.enter_context(pair.connect("ECHO")) for _ in range(count)]
         for sock in socks:
             sock.sendall(b"x")
         assert all(sock.recv(1) == b"x" for sock in socks)
-        each = {n: (now - before[n]) // count for n, now in multiplexed.memory().items()}
+        each = {n: (now - before[n]) // count for n, now in pair.memory().items()}
         tell(f"octets per idle connection: {each}")
         assert max(each.values()) < 64 * 1024
-        wait_until(lambda: busy_share(0.3, *multiplexed.pids.values()) < IDLE_SHARE)
-        assert multiplexed.works() < 2.0
+        wait_until(lambda: busy_share(0.3, *pair.pids.values()) < IDLE_SHARE)
+        assert pair.works() < 2.0
 
 
 READ_ON = """

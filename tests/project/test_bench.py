@@ -55,6 +55,7 @@ def test_a_short_run_measures_both_transports(tmp_path: pathlib.Path) -> None:
     ended = bench("--without-reference", "--repeat", "1", *words, "--json", str(path))
     assert ended.returncode == 0, ended.stderr
     assert "new connections, 16 clients" in ended.stdout
+    assert "% of processor time" in ended.stdout
     measured = json.loads(path.read_text())["samples"]["churn16"]
     assert set(measured) == {"ours", "ours raw"}
     for system in measured.values():
@@ -131,6 +132,14 @@ def test_a_failed_run_meets_nothing() -> None:
     line = make_line([1], [2], target=2.0, failed="stalled: 200 of 500\nmore")
     assert (line.reference, line.ratio) == (None, None)
     assert line.result == "reference failed: stalled: 200 of 500"
+
+
+def test_work_of_ended_children_is_our_own_not_a_neighbour_s() -> None:
+    from bench.neighbours import _own_time
+
+    before = _own_time()
+    subprocess.run([sys.executable, "-c", "sum(range(3_000_000))"], check=True)
+    assert _own_time() - before > 0.02
 
 
 def test_every_row_compares_ours_with_the_reference() -> None:

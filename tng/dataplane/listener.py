@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from tng.dataplane.dial import set_keepalive
 from tng.dataplane.poller import READ
+from tng.dataplane.socket_end import to_endpoint
 from tng.endpoint import Endpoint
 from tng.errors import StartError
 
@@ -113,7 +114,28 @@ class Listener:
 
 
 def make_listening_socket(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
-    """Bind and listen; options as in the reference (v2.12.0), with a longer backlog.
+    """Bind and listen; arguments and errors as `make_bound_socket`."""
+    sock = make_bound_socket(host, port, reuse_port=reuse_port)
+    start_listening(sock)
+    return sock
+
+
+def start_listening(sock: socket.socket) -> None:
+    """Have the system take connections to a bound socket; one that listens already goes on.
+
+    Raises:
+        StartError: somebody else was faster; the socket is closed.
+    """
+    try:
+        sock.listen(BACKLOG)
+    except OSError as error:
+        where = to_endpoint(sock.getsockname())
+        sock.close()
+        raise _refusal(where, error) from error
+
+
+def make_bound_socket(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """Bind; options as in the reference (v2.12.0), with a longer backlog later.
 
     Args:
         host: an address, or a name to resolve now (blocks; start-up only).
@@ -137,12 +159,15 @@ def make_listening_socket(host: str, port: int, *, reuse_port: bool = False) -> 
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         set_keepalive(sock)  # inherited by the accepted sockets
         sock.bind(address)
-        sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        hint = _HINTS.get(error.errno or 0, "")
-        raise StartError(f"cannot listen on {where}: {error.strerror}{hint}") from error
+        raise _refusal(where, error) from error
     return sock
+
+
+def _refusal(where: Endpoint, error: OSError) -> StartError:
+    hint = _HINTS.get(error.errno or 0, "")
+    return StartError(f"cannot listen on {where}: {error.strerror}{hint}")
 
 
 _HINTS: Final = {

@@ -18,7 +18,7 @@ import trio
 from tng.clock import Clock
 from tng.config.dangers import dangers
 from tng.config.model import TngConfig
-from tng.dataplane.listener import Listener, make_listening_socket
+from tng.dataplane.listener import Listener, make_bound_socket, start_listening
 from tng.dataplane.reactor import Reactor
 from tng.endpoint import Endpoint
 from tng.errors import TngError
@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S: Final = 5.0
 """Seconds for the reactor to cancel what is left; cancelling runs no foreign code."""
+
+_FIRST_CERTIFICATES_S: Final = 2.0
+"""Seconds that listening waits for the first attempt to make our certificates; an attester that is
+away must not keep the gateway from starting."""
 
 _DRAIN_POLL_S: Final = 0.05
 
@@ -55,7 +59,7 @@ class Gateway:
         config: TngConfig,
         clock: Clock,
         trust: Trust | None = None,
-        make_socket: Callable[[str, int], socket.socket] = make_listening_socket,
+        make_socket: Callable[[str, int], socket.socket] = make_bound_socket,
     ) -> None:
         self._config = config
         self._make_socket = make_socket
@@ -112,8 +116,6 @@ class Gateway:
             TngError: the reactor ended by a bug of ours; running on would help nobody.
         """
         sockets = self._bind()
-        # No thread runs yet: until `start` all of the reactor may be used from here.
-        self._listeners = self._listen(sockets)
         crashed, token = trio.Event(), trio.lowlevel.current_trio_token()
         self._reactor.on_crash = lambda: token.run_sync_soon(crashed.set)
         try:
@@ -124,6 +126,9 @@ class Gateway:
                 for entry in self.entries:
                     for part in entry.background:
                         nursery.start_soon(part.run)
+                await self._first_certificates()
+                # No thread runs yet: until `start` all of the reactor may be used from here.
+                self._listeners = self._listen(sockets)
                 self._reactor.start()
                 self._started = True
                 task_status.started()
@@ -172,7 +177,16 @@ class Gateway:
             raise
         return bound
 
+    async def _first_certificates(self) -> None:
+        """Give attesters a moment: whoever connects first should find a certificate."""
+        with trio.move_on_after(_FIRST_CERTIFICATES_S):
+            for entry in self.entries:
+                if entry.identity is not None:
+                    await entry.identity.wait_attempted()
+
     def _listen(self, sockets: list[tuple[socket.socket, Endpoint, Serve]]) -> list[Listener]:
+        for listening, _, _ in sockets:
+            start_listening(listening)
         listeners = [
             Listener(self._reactor, listening, _server(serve), name=str(endpoint))
             for listening, endpoint, serve in sockets

@@ -92,6 +92,10 @@ class Identity:
         """
         return await self._source.make()
 
+    async def wait_attempted(self) -> None:
+        """Return when the first attempt to make a certificate has ended, well or badly."""
+        await self._attempt.wait()
+
     async def first(self) -> Credential:
         """The certificate in use, waiting for the first one if it is being made just now.
 
