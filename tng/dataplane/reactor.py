@@ -358,8 +358,8 @@ class Reactor:
             self._has_ended = True
         self._run_calls()
         self._run_ready()
-        for close in list(self.at_stop):
-            self._guard(close)
+        while self.at_stop:  # closing one thing may leave another that wants to be told
+            self._guard(self.at_stop.pop())
         self._handlers.clear()
         self._poller.close()
         os.close(self._wake_read)
