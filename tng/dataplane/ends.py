@@ -149,6 +149,12 @@ class End(abc.ABC):
             await self.wait_readable()
         return bytes(buffer[:count])
 
+    def receive_nowait(self, max_bytes: int = RECEIVE_SIZE) -> bytes | None:
+        """What `receive` would return at once; None where it would wait.  Errors as `receive`."""
+        buffer = self.reactor.scratch[:max_bytes]
+        count = self.read_into(buffer)
+        return None if count == BLOCKED else bytes(buffer[:count])
+
     async def send(self, data: bytes | memoryview) -> None:
         """Return when all octets were taken.
 

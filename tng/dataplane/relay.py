@@ -15,8 +15,7 @@ end; both ends are closed when `relay` returns or raises.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tng.dataplane.reactor import SCRATCH_SIZE
 from tng.dataplane.task import Wait
@@ -34,8 +33,7 @@ DONE: Final = "done"
 """The reason of a relay where both sides ended in order."""
 
 
-@dataclass(frozen=True, slots=True)
-class RelayResult:
+class RelayResult(NamedTuple):
     """What became of a relay.
 
     Attributes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tng.dataplane.plain import PlainEnd
 from tng.dataplane.reactor import Reactor
@@ -26,8 +26,7 @@ from tng.verdict import NoRa
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """A client whose destination is known, and who has not been told anything yet.
 
     Attributes:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tng.dataplane.ends import End
 from tng.endpoint import Endpoint
@@ -13,8 +12,7 @@ Peer = AttestedPeer | NoRa
 """Who is at the other end: a peer that passed every check, or the operator's wish to ask none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """A stream through a tunnel.  There is no way to have one without a `Peer`.
 
     Attributes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import h11
 
@@ -64,8 +64,7 @@ class FieldSection(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class PlainConnect:
+class PlainConnect(NamedTuple):
     """A CONNECT request in its usual shape.
 
     Attributes:

@@ -104,24 +104,29 @@ class HttpProxyIngress:
 
     async def _first_octets(self, client: PlainEnd) -> bytes:
         """Wait, idle, for the beginning of a request."""
+        if self._is_draining:
+            raise _ClientGone
+        data = client.receive_nowait(_RECEIVE_SIZE)  # whoever connects mostly speaks at once
+        if data is None:
+            data = await self._idle_octets(client)
+        if not data:
+            raise _ClientGone
+        return data
+
+    async def _idle_octets(self, client: PlainEnd) -> bytes:
         reactor = self._flow.reactor
         task = reactor.current
         if task is None:
             raise AssertionError("a connection is served by a task")
-        if self._is_draining:
-            raise _ClientGone
         self._idle.add(task)
         try:
             with reactor.deadline(IDLE_TIMEOUT_S, _ClientGone):
-                data = await client.receive(_RECEIVE_SIZE)
+                return await client.receive(_RECEIVE_SIZE)
         except Cancelled:
             client.close()  # in order, since nothing was asked; anywhere else it is a reset
             raise
         finally:
             self._idle.discard(task)
-        if not data:
-            raise _ClientGone
-        return data
 
     async def _refuse(self, client: PlainEnd, error: TngError) -> None:
         self._flow.unrouted(client, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 from tng.attest.verifier.base import Verifier
 from tng.dataplane.tls import TlsEnd
@@ -53,6 +54,11 @@ def remaining_s(peer: Peer, now: float) -> float | None:
     if isinstance(peer, NoRa):
         return None
     return max(0.0, peer.verdict.valid_until - now)
+
+
+def ends_at(peer: Peer) -> float:
+    """Unix time at which the verdict on `peer` ends; infinite when there is none."""
+    return math.inf if isinstance(peer, NoRa) else peer.verdict.valid_until
 
 
 def lifetime_s(peer: Peer, now: float) -> float | None:

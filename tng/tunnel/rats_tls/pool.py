@@ -23,7 +23,7 @@ from tng.dataplane.tls import TlsEnd
 from tng.endpoint import Endpoint
 from tng.errors import NetError, TngError
 from tng.tunnel.base import Opened, Peer
-from tng.tunnel.rats_tls.judging import lifetime_s, remaining_s
+from tng.tunnel.rats_tls.judging import ends_at, lifetime_s
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +86,8 @@ class _Shard:
     mux: MuxConnection
     peer: Peer
     local: Endpoint
+    ends_at: float
+    """Unix time from which no further stream is opened."""
 
 
 @dataclass(slots=True)
@@ -185,10 +187,10 @@ class Pool:
     async def _connection(self, destination: Endpoint) -> _Shard | Connected:
         known = self._known(destination)
         while True:
+            shard = self._with_room(known)
+            if shard is not None:
+                return shard
             usable = [shard for shard in known.shards if self._is_usable(shard)]
-            for shard in usable:
-                if shard.mux.active_streams < min(self._max_streams, shard.mux.max_streams):
-                    return shard
             if len(usable) >= self._max_connections:
                 return self._overflow(destination, usable)
             if known.speaks_raw and not known.shards:
@@ -198,6 +200,17 @@ class Pool:
             turn: Wait[None] = Wait()
             known.waiters.append(turn)
             await turn
+
+    def _with_room(self, known: _Destination) -> _Shard | None:
+        """A connection that takes the next stream; this is asked for every stream."""
+        now = self._clock.now()
+        most = self._max_streams
+        for shard in known.shards:
+            mux = shard.mux
+            active = mux.active_streams
+            if active < most and active < mux.max_streams and now < shard.ends_at and mux.is_open:
+                return shard
+        return None
 
     def _known(self, destination: Endpoint) -> _Destination:
         known = self._destinations.get(destination)
@@ -227,7 +240,7 @@ class Pool:
     def _is_usable(self, shard: _Shard) -> bool:
         if not shard.mux.is_open:
             return False
-        if remaining_s(shard.peer, self._clock.now()) == 0:
+        if self._clock.now() >= shard.ends_at:
             shard.mux.drain()
             return False
         return True
@@ -272,7 +285,8 @@ class Pool:
             on_stream=None,
             on_closed=lambda reason: self._closed(destination, known, number, reason),
         )
-        shard = _Shard(number, mux, connected.peer, connected.end.local)
+        peer = connected.peer
+        shard = _Shard(number, mux, peer, connected.end.local, ends_at(peer))
         known.shards.append(shard)
         self._reactor.call_later(IDLE_TIMEOUT_S, self._close_if_idle, known, shard)
         mux.start()
