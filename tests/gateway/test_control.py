@@ -39,7 +39,7 @@ class Knowing(Judge):
 
 
 def config(port: int, **entry: object) -> dict[str, object]:
-    limits = {"multiplex_max_connections": 2}
+    limits = {"multiplex": True, "multiplex_max_connections": 2}
     return {
         "control_interface": {"restful": listen(port)},
         "add_ingress": [

@@ -12,12 +12,11 @@ import hashlib
 import http.server
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from typing import Final
 
 EVENTS: Final = 5
-EVENT_GAP_S: Final = 0.1
+_HEARD_TIMEOUT_S: Final = 10.0
 _CHUNK: Final = 1 << 16
 _PATTERN: Final = bytes(range(251)) * 261  # its period is no power of two, so that a shift shows
 
@@ -51,7 +50,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._head("text/event-stream")
             for number in range(EVENTS):
                 self.wfile.write(b"data: %d\n\n" % number)
-                time.sleep(EVENT_GAP_S)
+                if not self.server.heard.acquire(timeout=_HEARD_TIMEOUT_S):
+                    return  # the event is held back somewhere
         else:
             self._answer(octets(int(self.path.removeprefix("/octets/"))))
 
@@ -77,6 +77,7 @@ class OctetService(http.server.ThreadingHTTPServer):
 
     Attributes:
         requests: how many it was asked.
+        heard: to be released by whoever has received an event.
     """
 
     daemon_threads = True
@@ -85,6 +86,7 @@ class OctetService(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.requests = 0
+        self.heard = threading.Semaphore(0)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients that leave early are part of the tests."""

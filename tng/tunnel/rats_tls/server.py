@@ -31,6 +31,10 @@ from tng.tunnel.rats_tls.judging import judge, lifetime_s, remaining_s
 FIRST_OCTET_TIMEOUT_S: Final = 5.0
 """Seconds until a new connection must say something; health probes say nothing and leave."""
 
+IDLE_TIMEOUT_S: Final = 180.0
+"""Seconds without a stream after which a shared connection is closed: longer than a client of ours
+waits (60 s), so that a stream and a close seldom meet."""
+
 Serve = Callable[[Opened, "MuxStream | None"], Coroutine[None, None, None]]
 """Serves one stream.  The second argument is the same stream where it still has to be accepted."""
 
@@ -136,8 +140,19 @@ class RatsTlsServer:
             None if remaining is None else self._reactor.call_later(remaining, connection.drain)
         )
         connection.start()
+        self._reactor.call_later(IDLE_TIMEOUT_S, self._close_if_idle, connection)
         if self._is_draining:
             connection.drain()
+
+    def _close_if_idle(self, connection: MuxConnection) -> None:
+        if connection not in self._connections:
+            return
+        since = connection.idle_since
+        idle = 0.0 if since is None else self._reactor.now - since
+        if idle >= IDLE_TIMEOUT_S:
+            connection.drain()
+        else:
+            self._reactor.call_later(IDLE_TIMEOUT_S - idle, self._close_if_idle, connection)
 
 
 async def _refuse_stale(stream: MuxStream) -> None:
