@@ -91,7 +91,7 @@ async def test_a_refused_connect_is_answered_in_json(direct) -> None:
         (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", b"501"),
         (b"CONNECT / HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
         (b"CONNECT a:99999 HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
-        (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"431"),
+        (b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"431"),
     ],
 )
 async def test_bad_requests_are_refused_with_their_status(direct, said, status) -> None:

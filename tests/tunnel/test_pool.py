@@ -59,6 +59,7 @@ class Stage:
         options = ClientOptions(multiplex, limits)
         self.client = RatsTlsClient(*parts, dialer, options, None, self.judge, self.clock)
         self.where = NOWHERE
+        self.opened: list[Opened] = []
 
     async def start(self) -> None:
         async def serve(opened: Opened, stream: Any) -> None:
@@ -67,14 +68,17 @@ class Stage:
                     stream.refuse(self.status, "upstream_unreachable")
                     return
                 stream.accept()
-            while data := await opened.end.receive():
-                await opened.end.send(data)
-            opened.end.close()
+            try:
+                while data := await opened.end.receive():
+                    await opened.end.send(data)
+            finally:
+                opened.end.close()
 
         self.where = await self.plane.listen(self.server, serve)
 
     async def open(self) -> Opened:
         opened: Opened = await self.plane.run(self.client.open(self.where))
+        self.opened.append(opened)
         return opened
 
     async def open_together(self, count: int) -> list[Opened]:
@@ -106,6 +110,8 @@ class Stage:
 
 @pytest.fixture
 async def make(plane: Any) -> Any:
+    made: list[Stage] = []
+
     async def make(
         max_streams: int | None = None,
         max_connections: int | None = None,
@@ -115,9 +121,13 @@ async def make(plane: Any) -> Any:
     ) -> Stage:
         stage = Stage(plane, PoolLimits(max_streams, max_connections), multiplex, offer)
         await stage.start()
+        made.append(stage)
         return stage
 
-    return make
+    yield make
+    for stage in made:
+        for opened in stage.opened:
+            await plane.call(opened.end.abort)
 
 
 async def test_who_comes_together_shares_one_connection_and_one_judgement(make) -> None:
