@@ -62,7 +62,6 @@ async def test_at_the_finest_level_no_line_holds_what_passed(caplog, way, judge,
             calling(way_in) as client,
         ):
             await client.say(request(way, tunnel))
-            await client.stream.send_eof() if script is nonsense else None
             if script is answer and judge is Judge:
                 await client.until(PROMPT)
             else:

@@ -73,8 +73,6 @@ async def _plane() -> AsyncIterator[Plane]:
         finally:
             nursery.cancel_scope.cancel()
             reactor.stop(2)
-            while reactor.at_stop:
-                reactor.at_stop.pop()()
 
 
 @pytest.fixture

@@ -125,10 +125,10 @@ class TestDestination:
         ("line", "host", "status", "words"),
         [
             (b"GET ftp://a/ HTTP/1.1", b"a", 501, "only http and https"),
-            (b"GET a/b HTTP/1.1", b"a", 400, "is not a URI"),
-            (b"GET http:///x HTTP/1.1", b"a", 400, "no host"),
+            (b"GET a/b HTTP/1.1", b"a", 400, "neither a path nor a URI"),
+            (b"GET http:///x HTTP/1.1", b"a", 400, "no valid host"),
             (b"GET http://u:p@a/ HTTP/1.1", b"a", 400, "user information"),
-            (b"GET http://a:0/ HTTP/1.1", b"a", 400, "no host"),
+            (b"GET http://a:0/ HTTP/1.1", b"a", 400, "no valid host"),
             (b"GET / HTTP/1.1", b"", 400, "not a valid host"),
             (b"GET / HTTP/1.1", b"a b", 400, "not a valid host"),
             (b"GET / HTTP/1.0", None, 400, "No 'HOST' header"),

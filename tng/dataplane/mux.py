@@ -319,6 +319,9 @@ class MuxConnection:
             except TngError as error:
                 self._finish(str(error))
                 return
+            except Exception:
+                self._finish("an error of ours, which the log shows")
+                raise
             if frames > FRAMES_PER_READ:
                 self._read_size = max(self._read_size // 2, SMALLEST_READ)
                 break

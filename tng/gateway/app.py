@@ -136,9 +136,6 @@ class Gateway:
                 raise TngError("the data plane has failed; the log says why")
         finally:
             self._reactor.stop(_STOP_TIMEOUT_S)
-            # Its thread has ended; connections that it closed in its last turn linger still.
-            while self._reactor.at_stop:
-                self._reactor.at_stop.pop()()
 
     async def drain(self) -> None:
         """Take nothing new, and wait for what is in flight, up to the configured deadline."""

@@ -24,7 +24,9 @@ TRACE: Final = 5
 OFF: Final = logging.CRITICAL + 10
 """Above every level that is used."""
 
-DEFAULT_DIRECTIVES: Final = "info,httpx=warn,httpcore=warn,aiohttp=warn,asyncio=warn,trio=warn"
+DEFAULT_DIRECTIVES: Final = (
+    "info,httpx=warn,httpcore=warn,aiohttp=warn,hpack=warn,asyncio=warn,trio=warn"
+)
 """What is logged when nobody says: our life-cycle and connections, other libraries' warnings."""
 
 _LEVELS: Final = {

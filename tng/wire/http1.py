@@ -171,7 +171,7 @@ def _destination(request: h11.Request) -> tuple[Endpoint, bytes, bytes]:
         return _from_host_field(request.headers), target, _host_field(request.headers)
     scheme, separator, rest = target.partition(b"://")
     if not separator:
-        raise RequestRejectedError(f"request target {target[:200]!r} is not a URI")
+        raise RequestRejectedError("the request target is neither a path nor a URI")
     return _from_uri(scheme.decode("latin-1").lower(), rest, target)
 
 
@@ -188,7 +188,7 @@ def _from_uri(scheme: str, rest: bytes, target: bytes) -> tuple[Endpoint, bytes,
     try:
         endpoint = parse_authority(authority.decode("latin-1"), port)
     except ValueError as exc:
-        raise RequestRejectedError(f"no host in request target {target[:200]!r}: {exc}") from exc
+        raise RequestRejectedError("no valid host in the request target") from exc
     if not path.startswith(b"/"):
         path = b"/" + path
     return endpoint, path, authority

@@ -88,6 +88,7 @@ class ForwardExchange:
             following = await self._exchange(opened, forward)
         except TngError as error:
             self._flow.cut(self._client, forward.destination, error)
+            upstream.abort()  # the service notices now, not when the client has been answered
             if (
                 isinstance(error, ClientLeftError)
                 or self._server.our_state is not h11.SEND_RESPONSE
@@ -179,7 +180,8 @@ class ForwardExchange:
         try:
             return self._server.next_event()
         except h11.RemoteProtocolError as exc:
-            raise RequestRejectedError(f"the request body is malformed: {exc}") from exc
+            # The words of h11 quote what came, in a prompt's place here; see also below.
+            raise RequestRejectedError("the request body is not in chunks (RFC 9112 7.1)") from exc
 
     async def _receive_from_client(self) -> None:
         try:
@@ -281,7 +283,7 @@ def _next_from_service(
     try:
         return remote.next_event()
     except h11.RemoteProtocolError as exc:
-        raise RemoteProtocolError(f"the service does not speak HTTP/1: {exc}") from exc
+        raise RemoteProtocolError("the service answers with what is not HTTP/1.1") from exc
 
 
 def _outlived() -> NetError:
@@ -297,8 +299,10 @@ async def _report(work: Coroutine[None, None, None], outcome: _Outcome, ended: W
         await work
     except h11.LocalProtocolError as exc:
         # What the service says cannot be said to this client.
-        outcome.fail(RemoteProtocolError(f"the service's answer cannot be passed on: {exc}"))
-    except Exception as error:  # noqa: BLE001 - raised again in the task that owns the exchange
+        error = RemoteProtocolError("the service's answer cannot be said to this client")
+        error.__cause__ = exc
         outcome.fail(error)
+    except Exception as failure:  # noqa: BLE001 - raised again in the task that owns the exchange
+        outcome.fail(failure)
     finally:
         ended.set(None)

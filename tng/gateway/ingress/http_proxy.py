@@ -27,6 +27,11 @@ HEAD_TIMEOUT_S: Final = 10.0
 
 _RECEIVE_SIZE: Final = 16384
 
+_REFUSALS: Final = {
+    431: f"the request head is longer than {MAX_HEAD_SIZE} octets",
+    501: "the request has a transfer coding other than chunked",
+}
+
 
 class _ClientGone(Exception):  # noqa: N818 - an event, not an error
     """The client closed between requests."""
@@ -57,8 +62,7 @@ class HttpProxyIngress:
         except _ClientGone:
             client.close()
         except h11.RemoteProtocolError as exc:
-            error = RequestRejectedError(f"not an HTTP/1 request: {exc}", status=_status(exc))
-            await self._refuse(client, error)
+            await self._refuse(client, _malformed(exc))
         except RequestRejectedError as error:
             await self._refuse(client, error)
 
@@ -139,5 +143,8 @@ def _late() -> RequestRejectedError:
     )
 
 
-def _status(error: h11.RemoteProtocolError) -> int:
-    return error.error_status_hint or 400
+def _malformed(error: h11.RemoteProtocolError) -> RequestRejectedError:
+    """What to tell of a head that h11 refuses; its own words quote the head, keys included."""
+    status = error.error_status_hint or 400
+    words = _REFUSALS.get(status, "the request head is not valid HTTP/1 (RFC 9112)")
+    return RequestRejectedError(words, status=status)
