@@ -7,7 +7,7 @@ import json
 import pytest
 import trio
 
-from stage.conversation import Line, calling, eventually, service
+from stage.conversation import Line, calling, eventually, is_cut_at_once, service
 from stage.gateways import free_port, mapping, serving
 from tng.gateway.ingress import http_proxy
 
@@ -200,8 +200,8 @@ async def test_what_is_cut_at_the_end_never_looks_complete(direct) -> None:
 async def test_a_mapping_refuses_with_a_reset_not_with_an_empty_answer() -> None:
     port = free_port()
     config = {"add_ingress": [{**mapping(port, 1), "no_ra": True}]}
-    async with serving(config) as gateway, calling(port) as client:
-        assert await client.is_cut()
+    async with serving(config) as gateway:
+        assert await is_cut_at_once(port)
         assert gateway.entries[0].meter.cx_failed == 1
 
 

@@ -121,10 +121,9 @@ class Story:
         try:
             stage.launch("ingress", ingress_config(self._ports), self._ports.ingress_control)
         except StartError:
-            # Somebody may have taken the port since it was found free: another demonstration.
+            # Somebody may have taken the port since it was found free, another demonstration,
+            # and may even be gone again by now: once more, on whatever port is free.
             free = choose_ports(self._ports.proxy).proxy
-            if free == self._ports.proxy:
-                raise
             self._ports = dataclasses.replace(self._ports, proxy=free)
             stage.launch("ingress", ingress_config(self._ports), self._ports.ingress_control)
         if self._ports.proxy != PROXY_PORT:

@@ -65,6 +65,15 @@ class Line:
         self.stream.socket.close()
 
 
+async def is_cut_at_once(port: int) -> bool:
+    """Whether a connection to a port of loopback is reset, be it while it is being made."""
+    try:
+        async with calling(port) as client:
+            return await client.is_cut()
+    except OSError:
+        return True
+
+
 @asynccontextmanager
 async def calling(port: int) -> AsyncIterator[Line]:
     """A connection to a port of loopback."""
