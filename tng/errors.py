@@ -38,6 +38,7 @@ class ErrorCode(enum.StrEnum):
     EVIDENCE_MALFORMED = "evidence_malformed"
     BINDING_MISMATCH = "binding_mismatch"
     QUOTE_INVALID = "quote_invalid"
+    UNKNOWN_ROOT = "unknown_root"
     TCB_NOT_ACCEPTED = "tcb_not_accepted"
     DEBUG_TD = "debug_td"
     COLLATERAL_UNAVAILABLE = "collateral_unavailable"

@@ -135,7 +135,7 @@ def test_without_allow_simulated_a_simulated_platform_is_refused_by_name(start, 
 def test_another_simulated_platform_is_not_the_one_that_was_named(trustee, requests):
     stranger = SimulatedPlatform.build(now=NOW)
     body = requests.listed("tdx", stranger.evidence(requests.digest))
-    assert trustee.http.post("/attestation", json=body).json()["tng_code"] == "quote_invalid"
+    assert trustee.http.post("/attestation", json=body).json()["tng_code"] == "unknown_root"
 
 
 def test_evidence_bound_to_other_claims_is_refused(trustee, platform, requests):

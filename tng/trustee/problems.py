@@ -85,6 +85,7 @@ _BY_ERROR: Final[dict[ErrorCode, ProblemCode]] = {
     ErrorCode.EVIDENCE_MISSING: ProblemCode.INVALID_FORMAT,
     ErrorCode.EVIDENCE_MALFORMED: ProblemCode.INVALID_FORMAT,
     ErrorCode.QUOTE_INVALID: ProblemCode.INVALID_QUOTE,
+    ErrorCode.UNKNOWN_ROOT: ProblemCode.INVALID_QUOTE,
     ErrorCode.BINDING_MISMATCH: ProblemCode.BINDING_MISMATCH,
     ErrorCode.DEBUG_TD: ProblemCode.VERIFICATION_FAILED,
     ErrorCode.TCB_NOT_ACCEPTED: ProblemCode.VERIFICATION_FAILED,

@@ -257,15 +257,15 @@ def test_a_platform_of_another_vendor_with_the_same_names_is_refused(workshop):
     stranger = Authority.create(NOW)
     quote = workshop.other_host(authority=stranger).quote(bytes(64), workshop.domain)
     theirs = make_collateral(stranger, NOW)
-    refused(ErrorCode.QUOTE_INVALID, 3, "certificate chain", workshop, quote)
-    refused(ErrorCode.QUOTE_INVALID, 3, "root CA CRL", workshop, quote, theirs)
+    refused(ErrorCode.UNKNOWN_ROOT, 3, "not the trusted root", workshop, quote)
+    refused(ErrorCode.UNKNOWN_ROOT, 3, "not the trusted root", workshop, quote, theirs)
     refused(ErrorCode.QUOTE_INVALID, 3, "root CA CRL", workshop, None, theirs)
     assert verify(workshop, quote, theirs, root=stranger.root_der).tcb_status == "UpToDate"
 
 
 def test_another_root_is_refused(workshop):
     root = Authority.create(NOW).root_der
-    refused(ErrorCode.QUOTE_INVALID, 3, "root CA CRL", workshop, root=root)
+    refused(ErrorCode.UNKNOWN_ROOT, 3, "not the trusted root", workshop, root=root)
 
 
 def test_a_simulated_quote_is_called_so_when_intels_root_is_trusted(workshop):

@@ -63,6 +63,7 @@ SERVICE_CODES: Final = frozenset(
         ErrorCode.SIMULATED_EVIDENCE,
         ErrorCode.STALE,
         ErrorCode.TCB_NOT_ACCEPTED,
+        ErrorCode.UNKNOWN_ROOT,
     }
 )
 """Values of `tng_code` that are taken over; any other is `AS_REJECTED`."""

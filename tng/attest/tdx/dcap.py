@@ -33,6 +33,7 @@ from tng.attest.tdx.vendor_statements import (
     check_signers,
     is_intel_root,
     parse_statements,
+    refuse_unknown_root,
 )
 from tng.errors import ErrorCode
 
@@ -131,7 +132,12 @@ def appraise_quote(
     freshness = check_freshness(statements, now)
     check_revocation(statements, pck)
     check_pck_validity(pck, now)
-    verified = _verify(quote, collateral, now=now, root_ca_der=root_ca_der)
+    try:
+        verified = _verify(quote, collateral, now=now, root_ca_der=root_ca_der)
+    except QuoteRefused as refused:
+        if refused.code is ErrorCode.QUOTE_INVALID:
+            refuse_unknown_root(statements, pck, root_ca_der)
+        raise
     check_signers(statements, root_ca_der)
     check_platform(statements, pck)
     refuse_debug(quote)

@@ -208,22 +208,56 @@ def is_intel_root(der: bytes) -> bool:
     return hmac.compare_digest(hashlib.sha256(der).hexdigest(), INTEL_ROOT_SHA256)
 
 
+def refuse_unknown_root(
+    statements: VendorStatements, pck: PckCertificate, root_ca_der: bytes | None
+) -> None:
+    """Say so if the machine's certificates lead to another root than the trusted one.
+
+    Only for quotes that were refused already: this tells why, and accepts nothing.
+
+    Raises:
+        QuoteRefused: they lead elsewhere (unknown_root).
+    """
+    if root_ca_der is None:
+        known = {*pck.chain, *statements.tcb_info.issuers, *statements.pck_crl_issuers}
+        anchors = [c for c in known if _is_trusted(c, None)]
+    else:
+        try:
+            anchors = [x509.load_der_x509_certificate(root_ca_der)]
+        except ValueError:
+            return  # the operator's root is broken, which is not the machine's fault
+    if any(_is_issued_by(ca, anchor) for ca in pck.chain[1:] for anchor in anchors):
+        return
+    maker = common_name(pck.chain[-1].issuer)
+    raise QuoteRefused(
+        SIGNATURE_CHECK,
+        f"the machine's PCK certificate leads to {maker!r}, which is not the trusted root",
+        ErrorCode.UNKNOWN_ROOT,
+    )
+
+
+def _is_trusted(certificate: x509.Certificate, root_ca_der: bytes | None) -> bool:
+    der = certificate.public_bytes(Encoding.DER)
+    return is_intel_root(der) if root_ca_der is None else hmac.compare_digest(der, root_ca_der)
+
+
+def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+        return False
+    return True
+
+
 def _issued_by_root(
     chain: tuple[x509.Certificate, ...], root_ca_der: bytes | None, what: str
 ) -> x509.Certificate:
     """The chain's leaf, after checking that the trusted root issued it directly."""
     signer, root = chain[0], chain[-1]
-    root_der = root.public_bytes(Encoding.DER)
-    if root_ca_der is None:
-        trusted = is_intel_root(root_der)
-    else:
-        trusted = hmac.compare_digest(root_der, root_ca_der)
-    if not trusted:
+    if not _is_trusted(root, root_ca_der):
         raise _invalid(f"the issuer chain of {what} does not end in the trusted root")
-    try:
-        signer.verify_directly_issued_by(root)
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError) as exc:
-        raise _invalid(f"the issuer of {what} is not issued directly by the root") from exc
+    if not _is_issued_by(signer, root):
+        raise _invalid(f"the issuer of {what} is not issued directly by the root")
     return signer
 
 

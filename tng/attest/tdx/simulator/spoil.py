@@ -45,7 +45,7 @@ EXPECTED_CODE: Final[Mapping[Spoil, ErrorCode]] = {
     Spoil.REVOKED: ErrorCode.REVOKED,
     Spoil.OUT_OF_DATE: ErrorCode.TCB_NOT_ACCEPTED,
     Spoil.EXPIRED_COLLATERAL: ErrorCode.COLLATERAL_EXPIRED,
-    Spoil.WRONG_ROOT: ErrorCode.QUOTE_INVALID,
+    Spoil.WRONG_ROOT: ErrorCode.UNKNOWN_ROOT,
     Spoil.TRUNCATED: ErrorCode.EVIDENCE_MALFORMED,
     Spoil.FLIPPED: ErrorCode.QUOTE_INVALID,
 }
