@@ -12,6 +12,7 @@ import threading
 import pytest
 
 from tng.errors import ConfigError, StartError
+from tng.observe.access_log import AccessRecord, log_access
 from tng.observe.levels import OFF
 from tng.observe.logs import (
     QUEUE_RECORDS,
@@ -188,3 +189,49 @@ def test_a_full_queue_refuses_and_counts() -> None:
     assert records.take_all(0) == [record]
     records.close()
     assert records.take_all(0) is None
+
+
+CONNECTED = AccessRecord("a:1", "b:2", "mapping", "c:3", "d:4", encrypted=True, attested=True)
+
+
+def test_an_access_record_becomes_a_line_where_the_log_is_written(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "log"
+    with configure_logging(LogOptions(file=path)):
+        log_access(CONNECTED)
+    (line,) = path.read_text().splitlines()
+    assert line.endswith(f"Z  INFO tng.access: {CONNECTED}")
+
+
+def test_an_access_record_is_json_where_lines_are(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "log"
+    with configure_logging(LogOptions(file=path, format=LogFormat.JSON)):
+        log_access(CONNECTED)
+    record = json.loads(path.read_text())
+    assert record["fields"] == {"message": str(CONNECTED)}
+    assert (record["level"], record["target"]) == ("INFO", "tng.access")
+
+
+def test_a_failed_connection_goes_to_the_file_of_errors(tmp_path: pathlib.Path) -> None:
+    log, errors = tmp_path / "log", tmp_path / "errors"
+    with configure_logging(LogOptions(file=log, error_file=errors)):
+        log_access(AccessRecord("a:1", "b:2", "mapping"))
+        log_access(CONNECTED)
+    assert "accepted only" in errors.read_text()
+    assert "accepted only" not in log.read_text()
+
+
+def test_access_records_obey_the_level_of_their_logger(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "log"
+    with configure_logging(LogOptions(file=path, levels="info,tng.access=error")):
+        log_access(CONNECTED)
+    assert path.read_text() == ""
+
+
+def test_after_the_session_access_records_go_to_logging_again(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with configure_logging(LogOptions(file=tmp_path / "log")):
+        pass
+    with caplog.at_level(logging.INFO):
+        log_access(CONNECTED)
+    assert str(CONNECTED) in caplog.text
