@@ -171,7 +171,7 @@ def _ingress(system: System, proxy: int, judges: Judges | None) -> dict[str, obj
             "policy_ids": ["default"],
         }
         if not system.is_reference:
-            verify["allow_simulated"] = True  # ours has to be told; the reference cannot know
+            verify["allow_simulated"] = True  # an extension of ours
         return _with_transport(system, {**entry, "verify": verify})
     return _with_transport(system, {**entry, "no_ra": True})
 

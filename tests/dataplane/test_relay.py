@@ -297,11 +297,13 @@ def test_a_blocked_sink_stops_reading_until_the_rest_is_gone(reactor, run):
         assert left.reads == [b"more", b""]
         left.on_readable()  # an event fetched before the interest was dropped
         right.room = 3
-        right.on_writable()
+        flush = right.on_writable
+        flush()
         assert (bytes(right.taken), left.log) == (b"0123456", ["shut"])
         right.room = 100
-        right.on_writable()
-        right.on_writable()  # nothing left: harmless
+        flush()
+        assert right.on_writable is None
+        flush()  # nothing left: harmless
         assert left.interest == (True, False)
         while left.reads:
             left.on_readable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import gc
 import hashlib
 import socket
@@ -12,7 +13,10 @@ import time
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
@@ -23,7 +27,12 @@ from tng.dataplane.reactor import Reactor
 from tng.dataplane.task import Wait
 from tng.dataplane.tls import TlsEnd
 from tng.dataplane.tls_calls import FASTEST, PUBLIC, make_binding_calls, tls_failure, translate
-from tng.dataplane.tls_context import TlsCredential, client_context, server_context
+from tng.dataplane.tls_context import (
+    TlsCredential,
+    client_context,
+    make_native_tolerate,
+    server_context,
+)
 from tng.dataplane.tls_octets import TlsOctets
 from tng.errors import (
     LocalProtocolError,
@@ -793,6 +802,7 @@ class ScriptedLibrary:
         return tls_calls.Calls(
             name="scripted",
             handle_of=lambda connection: connection,
+            handshake=lambda connection, label: tls_calls.ESTABLISHED,
             pointer=lambda buffer: PUBLIC.pointer(buffer),
             read=step,
             write=step,
@@ -845,3 +855,87 @@ def test_the_certificate_of_the_tests_is_what_they_say(credential):
     [extension] = credential.certificate.extensions
     assert extension.critical
     assert isinstance(extension.value, x509.UnrecognizedExtension)
+
+
+# --- what the handshake itself refuses in a certificate, asked for in both ways ---
+
+
+@pytest.fixture(params=["binding", "pyOpenSSL"])
+def way_of_asking(request, monkeypatch):
+    if request.param == "pyOpenSSL":
+        monkeypatch.setattr("tng.dataplane.tls_context._NATIVE_TOLERATE", None)
+
+
+def self_signed(purpose, days):
+    """A credential for one purpose, valid for some days from now on or up to now."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "peer")])
+    now = datetime.datetime.now(datetime.UTC)
+    begin, end = sorted((now, now + datetime.timedelta(days=days)))
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 5, begin, end)
+    usage = x509.ExtendedKeyUsage([purpose])
+    return TlsCredential(key, builder.add_extension(usage, False).sign(key, hashes.SHA256()))
+
+
+@pytest.mark.usefixtures("way_of_asking")
+@pytest.mark.parametrize("days", [-9, 9])
+def test_a_self_signed_certificate_is_left_to_the_judge_expired_or_not(
+    reactor, run, sockets, calls, days
+):
+    server, client = (
+        self_signed(ExtendedKeyUsageOID.SERVER_AUTH, days),
+        self_signed(ExtendedKeyUsageOID.CLIENT_AUTH, days),
+    )
+
+    async def talk():
+        contexts = client_context([], client), server_context([], server, True)
+        ends = await open_pair(reactor, sockets(), contexts, calls)
+        seen = [end.peer_certificate for end in ends]
+        for end in ends:
+            end.close()
+            with pytest.raises(NetError, match="closed"):
+                _ = end.peer_certificate
+        return seen
+
+    shown = [one.certificate.public_bytes(Encoding.DER) for one in (server, client)]
+    assert run(reactor, talk) == shown
+
+
+@pytest.mark.usefixtures("way_of_asking")
+@pytest.mark.parametrize("at_fault", ["server", "client"])
+def test_a_certificate_for_another_purpose_is_refused_in_the_handshake(
+    reactor, run, sockets, calls, at_fault
+):
+    for_server, for_client = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
+    server = self_signed(for_client if at_fault == "server" else for_server, 9)
+    client = self_signed(for_server if at_fault == "client" else for_client, 9)
+
+    async def talk():
+        contexts = client_context([], client), server_context([], server, True)
+        await open_pair(reactor, sockets(), contexts, calls)
+
+    with pytest.raises(RemoteProtocolError, match=r"certificate verify failed|unsupported cert"):
+        run(reactor, talk)
+
+
+def test_the_certificate_is_not_known_before_the_handshake(reactor, run, sockets, contexts):
+    async def talk():
+        end = TlsEnd(reactor, sockets()[0], contexts[0], server_side=False)
+        try:
+            return end.peer_certificate
+        finally:
+            end.abort()
+
+    with pytest.raises(NetError, match="not finished"):
+        run(reactor, talk)
+
+
+def test_a_binding_that_cannot_ask_about_certificates_is_noticed(monkeypatch):
+    assert make_native_tolerate() is not None
+    monkeypatch.setattr(SSL, "_lib", None)
+    assert make_native_tolerate() is None
+
+
+def test_a_connection_without_the_expected_errors_is_noticed(monkeypatch):
+    monkeypatch.delattr(SSL.Connection, "_raise_ssl_error")
+    assert make_binding_calls() is None

@@ -9,10 +9,14 @@ import pytest
 
 from tng.cli.main import main
 from tng.config.loader import prepare_config
+from tng.errors import HTTP_STATUS, RETRYABLE, ConfigError, ErrorCode, StartError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-HAND_WRITTEN = [ROOT / "README.md", ROOT / "docs/ARCHITECTURE.md", ROOT / "docs/THREATS.md"]
+HAND_WRITTEN = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("ARCHITECTURE.md", "ERRORS.md", "THREATS.md")),
+]
 
 RUN_BY = {
     "tools/demo": "tests/project/test_tools.py",
@@ -125,8 +129,23 @@ def test_every_guarantee_is_numbered_and_names_tests_that_are_there() -> None:
             assert found, f"G{number} names {name}, which holds no test"
 
 
-@pytest.mark.parametrize("path", HAND_WRITTEN, ids=lambda path: path.name)
-def test_no_document_speaks_of_the_machine_it_was_written_on(path: pathlib.Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert "/work/" not in text
-    assert "/root/" not in text
+def error_table() -> list[list[str]]:
+    """Cells of each row of the table of error codes."""
+    text = (ROOT / "docs/ERRORS.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `.*\|$", text, re.MULTILINE)
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
+
+
+def test_the_table_of_errors_names_every_code_and_no_other() -> None:
+    assert [row[0].strip("`") for row in error_table()] == [str(code) for code in ErrorCode]
+
+
+@pytest.mark.parametrize("row", error_table(), ids=lambda row: row[0].strip("`"))
+def test_a_row_of_the_table_of_errors_says_what_the_code_does(row: list[str]) -> None:
+    word, status, retry, meaning, remedy = row
+    code = ErrorCode(word.strip("`"))
+    ends = {kind.code: f"exit {kind.exit_status}" for kind in (ConfigError, StartError)}
+    assert status == ends.get(code, str(HTTP_STATUS.get(code, 502)))
+    assert retry == ("yes" if code in RETRYABLE else "no")
+    assert meaning.endswith(".")
+    assert remedy.endswith(".")

@@ -16,7 +16,10 @@ import tomllib
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SCRIPTS = ["tools/demo", "tools/test", "tools/reference", "tools/lock", ".ci/run"]
+SCRIPTS = [
+    *(f"tools/{name}" for name in ("bench", "demo", "lock", "reference", "soak", "test")),
+    ".ci/run",
+]
 BASH = shutil.which("bash")
 
 needs_bash = pytest.mark.skipif(BASH is None, reason="needs bash")

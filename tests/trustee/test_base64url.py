@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tng.trustee.base64url import dump_base64url, parse_base64url
+from tng.attest.base64_text import dump_base64url
+from tng.trustee.base64url import parse_base64url
 from tng.trustee.problems import TrusteeRequestError
 
 

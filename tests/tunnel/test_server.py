@@ -244,3 +244,40 @@ async def test_connections_that_ended_leave_no_timer_behind(plane) -> None:
     await plane.call(opened.end.close)
     await plane.call(client.drain)
     await eventually(lambda: stage.server._connections == set())
+
+
+async def test_a_shared_connection_that_nobody_uses_is_closed_and_one_with_streams_is_not(
+    plane, monkeypatch
+) -> None:
+    monkeypatch.setattr(server_module, "IDLE_TIMEOUT_S", 0.05)
+    stage = await Stage(plane, None, None).start()
+    busy = await stage.open(stage.client(attests=False))
+    (used,) = stage.server._connections
+    # This one is shared later, so its time is over later: by then the other's has been, too.
+    idle_client = stage.client(attests=False)
+    idle = await stage.open(idle_client)
+    mux = idle_client.pool._destinations[next(iter(idle_client.pool._destinations))].shards[0].mux
+    await plane.call(idle.end.close)
+    await eventually(lambda: stage.server._connections == {used})
+    await eventually(lambda: not mux.is_open)
+    assert used.idle_since is None
+    await plane.call(busy.end.close)
+    await eventually(lambda: stage.server._connections == set())
+
+
+async def test_the_time_of_a_shared_connection_counts_from_its_last_stream(plane) -> None:
+    stage = await Stage(plane, None, None).start()
+    opened = await stage.open(stage.client(attests=False))
+    (connection,) = stage.server._connections
+
+    def look(idle_s: float) -> bool:
+        """Whether it takes streams after the timer finds that nobody used it for `idle_s`."""
+        connection.idle_since = plane.reactor.now - idle_s
+        stage.server._close_if_idle(connection)
+        return connection.is_open
+
+    await plane.call(opened.end.close)
+    await eventually(lambda: connection.idle_since is not None)
+    assert await plane.call(lambda: look(server_module.IDLE_TIMEOUT_S - 1))
+    assert not await plane.call(lambda: look(server_module.IDLE_TIMEOUT_S))
+    await eventually(lambda: stage.server._connections == set())

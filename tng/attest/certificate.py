@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 
+from tng.attest.key_usage import key_usage
 from tng.errors import ErrorCode, UntrustedPeerError
 
 EVIDENCE_OID: Final = x509.ObjectIdentifier("2.23.133.5.4.9")
@@ -102,7 +103,12 @@ def make_certificate(
         .add_extension(identifier, critical=False)
         .add_extension(authority, critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(), critical=True)
+        .add_extension(
+            key_usage(
+                "digital_signature", "content_commitment", "key_encipherment", "key_agreement"
+            ),
+            critical=True,
+        )
         .add_extension(x509.UnrecognizedExtension(EVIDENCE_OID, extension), critical=False)
         .add_extension(x509.UnrecognizedExtension(ENDORSEMENT_OID, b""), critical=False)
         .sign(key, hashes.SHA256())
@@ -137,20 +143,6 @@ def parse_peer_certificate(der: bytes, now: float) -> PeerCertificate:
         )
     spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return PeerCertificate(spki, _evidence_extension(certificate), not_before, not_after)
-
-
-def _key_usage() -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=True,
-        key_encipherment=True,
-        data_encipherment=False,
-        key_agreement=True,
-        key_cert_sign=False,
-        crl_sign=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
 
 
 def _load(der: bytes) -> x509.Certificate:

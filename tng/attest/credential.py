@@ -10,9 +10,6 @@ use after `not_after`.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -22,9 +19,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tng.attest.attester.base import Attester
+from tng.attest.base64_text import decode_base64
 from tng.attest.binding import report_data, runtime_data_for
 from tng.attest.certificate import make_certificate
-from tng.attest.evidence import MAX_TOKEN, CocoToken, dump_evidence
+from tng.attest.evidence import CocoToken, dump_evidence
+from tng.attest.jws import MAX_TOKEN
+from tng.attest.strict_json import parse_object
 from tng.clock import Clock
 from tng.errors import AppraiserError, ErrorCode
 from tng.wire.dice import CocoEvidence, HashAlgorithm
@@ -127,13 +127,10 @@ def read_expiry(token: str) -> float:
     if len(parts) != 3:
         raise _bad_token("it is not a JWT")
     try:
-        payload = parts[1].encode("ascii")
-        claims: object = json.loads(
-            base64.b64decode(payload + b"=" * (-len(payload) % 4), altchars=b"-_", validate=True)
-        )
-    except (binascii.Error, ValueError, RecursionError) as exc:
-        raise _bad_token("its claims are not JSON in base64url") from exc
-    expires = claims.get("exp") if isinstance(claims, dict) else None
+        claims = parse_object(decode_base64(parts[1]))
+    except ValueError as exc:
+        raise _bad_token("its claims are not a JSON object in base64url") from exc
+    expires = claims.get("exp")
     if isinstance(expires, bool) or not isinstance(expires, int | float):
         raise _bad_token("it has no numeric exp claim")
     # Year 9999; also keeps infinities, NaN and integers beyond any float out.

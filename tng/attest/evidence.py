@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from tng.attest.jws import MAX_TOKEN
 from tng.errors import ErrorCode, LocalProtocolError, RemoteProtocolError, UntrustedPeerError
 from tng.wire.dice import (
     TAG_COCO_EVIDENCE,
@@ -24,9 +25,6 @@ from tng.wire.dice import (
     parse_coco_evidence,
     parse_dice,
 )
-
-MAX_TOKEN: Final = 1 << 20
-"""Octets of a token; with the evidence of eight GPUs in its claims one stays well below."""
 
 _OTHER_TAGS: Final = {
     TAG_ITA_EVIDENCE: "evidence for Intel Trust Authority",

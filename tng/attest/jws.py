@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+from tng.attest.base64_text import decode_base64
 from tng.attest.strict_json import parse_object
-from tng.attest.x5c import RSA_BITS, decode_base64
+from tng.attest.x5c import RSA_BITS
 
 if TYPE_CHECKING:
     from tng.attest.strict_json import Json

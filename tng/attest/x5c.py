@@ -15,8 +15,6 @@ Invariant: `verify_chain` returns only a path whose every link was checked.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import datetime as dt
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -25,6 +23,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+
+from tng.attest.base64_text import decode_base64
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,24 +65,6 @@ _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 class ChainError(ValueError):
     """The chain proves nothing.  The message names the certificate and the rule."""
-
-
-def decode_base64(text: str) -> bytes:
-    """Octets of base64 in either alphabet, padded or not.
-
-    RFC 7515 wants the standard alphabet with padding; some services send the URL-safe one.
-
-    Raises:
-        ValueError: characters of neither alphabet, of both, or an impossible length.
-    """
-    body = text.rstrip("=")
-    if len(text) - len(body) > 2 or (("-" in body or "_" in body) and ("+" in body or "/" in body)):
-        raise ValueError("not base64 of one alphabet")
-    body = body.replace("-", "+").replace("_", "/")
-    try:
-        return base64.b64decode(body + "=" * (-len(body) % 4), validate=True)
-    except binascii.Error as exc:
-        raise ValueError("not base64") from exc
 
 
 def parse_x5c(value: Json) -> list[x509.Certificate]:

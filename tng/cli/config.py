@@ -15,19 +15,40 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Subparsers) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("config", help="check, show or describe a configuration")
+    parser = commands.add_parser(
+        "config",
+        help="check, show or describe a configuration",
+        description="Look at a configuration without running it.",
+    )
     actions = parser.add_subparsers(title="actions", required=True)
-    check = actions.add_parser("check", help="name every problem and every danger; 2 if refused")
+    check = actions.add_parser(
+        "check",
+        help="name every problem and every danger",
+        description="Name every problem of a configuration (exit status 2), or else every danger"
+        " (exit status 0).",
+    )
     add_config_arguments(check)
     check.set_defaults(run=run_check)
-    show = actions.add_parser("show", help="print it as understood, defaults filled in")
+    show = actions.add_parser(
+        "show",
+        help="print it as understood, defaults filled in",
+        description="Print a configuration as understood: defaults filled in, secrets masked.",
+    )
     add_config_arguments(show)
     show.set_defaults(run=run_show)
-    render = actions.add_parser("from-env", help="make a configuration from a cai.env file")
-    render.add_argument("role", choices=["ingress", "egress"])
+    render = actions.add_parser(
+        "from-env",
+        help="make a configuration from a cai.env file",
+        description="Print the configuration of one side that a cai.env file stands for.",
+    )
+    render.add_argument("role", choices=["ingress", "egress"], help="which side")
     render.add_argument("file", help="the cai.env file")
     render.set_defaults(run=run_from_env)
-    schema = actions.add_parser("schema", help="print the JSON Schema (draft 2020-12)")
+    schema = actions.add_parser(
+        "schema",
+        help="print the JSON Schema",
+        description="Print the JSON Schema (draft 2020-12) of configurations, for editors.",
+    )
     schema.set_defaults(run=run_schema)
 
 

@@ -38,12 +38,17 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "demo",
         help="try everything on this machine, without a TEE",
-        description="Start an attestation service, an egress with SIMULATED evidence, an ingress"
-        " and a stand-in for a model server; send requests through them; show what was verified;"
-        " then do the same with an impostor, which must be refused.",
+        description="Start an attestation service, an egress with SIMULATED evidence, an ingress\n"
+        "and a stand-in for a model server; send requests through them; show what was verified;\n"
+        "then do the same with an impostor, which must be refused.",
+        epilog="ways of --tamper:\n"
+        + "\n".join(f"  {way:<20}{meaning}" for way, meaning in TAMPERINGS.items())
+        + "\n\nexit status: 0 served, 1 refused, 3 otherwise than it should be",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--tamper",
+        metavar="WAY",
         choices=sorted(TAMPERINGS),
         help="spoil the evidence in one way and show the refusal (exit status 1)",
     )

@@ -25,7 +25,8 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "launch",
         help="run a gateway",
-        description="Run the ingresses and egresses of one configuration until SIGTERM or SIGINT.",
+        description="Run the ingresses and egresses of one configuration until SIGTERM or SIGINT."
+        " The first signal lets open streams finish (drain_timeout_secs), a second one cuts them.",
     )
     source = add_config_arguments(parser)
     # How a supervisor starts its workers; their configuration comes over that descriptor.
@@ -35,7 +36,7 @@ def add_parser(commands: Subparsers) -> None:
         metavar="N|auto",
         type=worker_count,
         default=1,
-        help="processes that share the work (default 1; auto: one per core)",
+        help="processes that share ports, verdicts, certificates (default 1; auto: one per core)",
     )
     parser.set_defaults(run=run)
 

@@ -21,6 +21,17 @@ from tng.observe.options import LogFlags, log_options
 
 _COMMANDS: Final = (launch, demo, trustee, config, verify)
 
+_EPILOG: Final = """\
+`tng COMMAND --help` describes each command; log options stand before the command.
+
+environment:
+  TNG_LOG, RUST_LOG     which log lines: a level, or levels by name, e.g. info,tng.tunnel=debug
+  TNG_LOG_FORMAT, TNG_LOG_ERROR_FILE, TNG_LOG_ROLLING, TNG_LOG_MAX_SIZE, TNG_LOG_MAX_BACKUPS
+                        override the option of that name
+
+exit status: 0 clean, 1 failed, 2 wrong configuration or usage, 130 interrupted
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
@@ -57,16 +68,23 @@ def report(error: TngError) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     parser = argparse.ArgumentParser(
-        prog="tng", description="Trusted Network Gateway: attested tunnels to services in a TEE."
+        prog="tng",
+        description="Trusted Network Gateway: attested tunnels to services in a TEE.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"tng {__version__} (tng-gateway)")
     logs = parser.add_argument_group("log options")
-    logs.add_argument("--log-file", metavar="FILE", help="write log lines here, not to stdout")
+    logs.add_argument(
+        "--log-file",
+        metavar="FILE",
+        help="append log lines here (default: stdout for `launch`, else stderr)",
+    )
     logs.add_argument("--log-format", metavar="FORMAT", help="text (default) or json")
-    logs.add_argument("--log-error-file", metavar="FILE", help="write ERROR lines here")
+    logs.add_argument("--log-error-file", metavar="FILE", help="also write ERROR lines here")
     logs.add_argument("--log-rolling", action="store_true", help="roll log files by size")
-    logs.add_argument("--log-max-size", metavar="SIZE", help="size of a log file, e.g. 64MB")
-    logs.add_argument("--log-max-backups", metavar="N", help="rolled files kept, default 5")
+    logs.add_argument("--log-max-size", metavar="SIZE", help="size of a log file (default 64MB)")
+    logs.add_argument("--log-max-backups", metavar="N", help="rolled files kept (default 5)")
     logs.add_argument(
         "--tokio-console", action="store_true", help="accepted for compatibility, does nothing"
     )

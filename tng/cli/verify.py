@@ -24,19 +24,26 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "verify",
         help="judge a live egress",
-        description="Connect to an egress, have its evidence judged, print every check, and leave.",
+        description="Connect to an egress, have its evidence judged, print every check, and leave."
+        " Exit status 0 if it is accepted, 1 if it is refused or cannot be judged.",
     )
     parser.add_argument("endpoint", metavar="HOST:PORT", help="the egress")
     parser.add_argument("--as-addr", metavar="URL", help="the attestation service")
     parser.add_argument(
-        "--policy-id", metavar="ID", action="append", help="policy to demand; default: default"
+        "--policy-id",
+        metavar="ID",
+        action="append",
+        help="policy to demand; may be repeated (default: default)",
     )
     parser.add_argument(
-        "--trusted-cert", metavar="FILE", action="append", help="trust anchor of tokens (PEM)"
+        "--trusted-cert",
+        metavar="FILE",
+        action="append",
+        help="trust anchor of tokens (PEM); may be repeated",
     )
     parser.add_argument("--passport", action="store_true", help="the egress shows a token itself")
     parser.add_argument(
-        "--allow-simulated", action="store_true", help="DANGEROUS: accept simulated evidence"
+        "--allow-simulated", action="store_true", help="DANGER: accept simulated evidence"
     )
     parser.add_argument(
         "--verify", metavar="JSON", help="a whole `verify` section, instead of the options above"

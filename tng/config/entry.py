@@ -45,7 +45,7 @@ class RatsTls(StrictModel):
         default=None, description="Ingress: connections in a tunnel before another one is opened."
     )
     multiplex_max_connections: Annotated[int, Whole(1, 0xFFFFFFFF)] | None = Field(
-        default=None, description="Ingress: tunnels to one egress."
+        default=None, description="Ingress: tunnels to one egress; each worker has as many."
     )
 
     @property

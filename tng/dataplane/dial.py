@@ -44,6 +44,7 @@ _KEEPALIVE_OPTIONS: Final = tuple(
 """Options that this platform has."""
 
 _STREAM: Final = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
+_IS_BORN_NON_BLOCKING: Final = hasattr(socket, "SOCK_NONBLOCK")
 _CONNECTED: Final = frozenset({0, errno.EISCONN})
 _UNDER_WAY: Final = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
 
@@ -96,7 +97,8 @@ async def _connect(
     except OSError as error:
         raise NetError(f"cannot connect to {where}: {error.strerror}") from error
     try:
-        sock.setblocking(False)
+        if not _IS_BORN_NON_BLOCKING:
+            sock.setblocking(False)
         set_keepalive(sock)
         if mark is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)

@@ -6,25 +6,16 @@ In and out: bytes as they are.  The orderly end of the peer is its FIN; a reset 
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
 
 from tng.dataplane.ends import BLOCKED
 from tng.dataplane.socket_end import SocketEnd
 from tng.errors import NetError
 
-if TYPE_CHECKING:
-    from tng.dataplane.reactor import Reactor
-
 
 class PlainEnd(SocketEnd):
     """A connected socket without any protocol of its own.  Arguments as `SocketEnd`."""
 
-    __slots__ = ("_receive_octets", "_send_octets")
-
-    def __init__(self, reactor: Reactor, sock: socket.socket, label: str = "") -> None:
-        super().__init__(reactor, sock, label)
-        self._receive_octets = sock.recv_into
-        self._send_octets = sock.send
+    __slots__ = ()
 
     def read_into(self, buffer: memoryview) -> int:
         """Read what is there; see `End.read_into`."""
@@ -33,7 +24,7 @@ class PlainEnd(SocketEnd):
         if self.is_closed:
             raise self._closed_error()
         try:
-            count = self._receive_octets(buffer)
+            count = self._sock.recv_into(buffer)
         except BlockingIOError:
             return BLOCKED
         except OSError as error:
@@ -48,7 +39,7 @@ class PlainEnd(SocketEnd):
         if self.is_closed:
             raise self._closed_error()
         try:
-            count = self._send_octets(data)
+            count = self._sock.send(data)
         except BlockingIOError:
             return 0
         except OSError as error:

@@ -78,14 +78,14 @@ async def relay(
 class _Direction:
     """Bytes from one end to the other."""
 
-    __slots__ = ("count", "is_ended", "read", "rest", "session", "sink", "source", "write")
+    # Tunnels are mostly idle: methods are looked up when there is something to do, since keeping
+    # them would take 64 octets each for as long as the tunnel lasts.
+    __slots__ = ("count", "is_ended", "rest", "session", "sink", "source")
 
     def __init__(self, session: _Session, source: End, sink: End) -> None:
         self.session = session
         self.source = source
         self.sink = sink
-        self.read = source.read_into
-        self.write = sink.write
         self.rest: memoryview | None = None
         self.is_ended = False
         self.count = 0
@@ -101,7 +101,7 @@ class _Direction:
             reactor = session.reactor
             session.active_at = reactor.now
             scratch = reactor.scratch
-            read, write = self.read, self.write
+            read, write = self.source.read_into, self.sink.write
             for _ in range(BUDGET):
                 got = read(scratch)
                 if got <= 0:
@@ -127,7 +127,7 @@ class _Direction:
         if rest is None:
             return
         try:
-            taken = self.write(rest)
+            taken = self.sink.write(rest)
         except TngError as error:
             self.session.ended.set(str(error))
             return
@@ -178,7 +178,6 @@ class _Session:
     def start(self, idle_timeout_s: float | None, total_timeout_s: float | None) -> None:
         left, right, forward, backward = self._left, self._right, self.forward, self.backward
         left.on_readable, right.on_readable = forward.pump, backward.pump
-        left.on_writable, right.on_writable = backward.flush, forward.flush
         left.on_broken = right.on_broken = self._broken
         if idle_timeout_s is not None:
             self._idle_timer = self.reactor.call_later(
@@ -195,9 +194,13 @@ class _Session:
 
     def watch(self) -> None:
         """Ask both ends for what the directions wait for."""
-        forward, backward = self.forward, self.backward
-        self._left.watch(not forward.is_ended and forward.rest is None, backward.rest is not None)
-        self._right.watch(not backward.is_ended and backward.rest is None, forward.rest is not None)
+        if self.ended.is_set:
+            return  # nothing may be asked for again: see `_broken`
+        left, right, forward, backward = self._left, self._right, self.forward, self.backward
+        left.on_writable = None if backward.rest is None else backward.flush
+        right.on_writable = None if forward.rest is None else forward.flush
+        left.watch(not forward.is_ended and forward.rest is None, backward.rest is not None)
+        right.watch(not backward.is_ended and backward.rest is None, forward.rest is not None)
 
     def release(self, *, is_clean: bool) -> None:
         """Let go of both ends, closed or aborted."""

@@ -26,7 +26,14 @@ from OpenSSL import SSL
 from tng.dataplane.ends import BLOCKED
 from tng.dataplane.poller import ERROR, READ, WRITE
 from tng.dataplane.socket_end import SocketEnd
-from tng.dataplane.tls_calls import ENDED, FASTEST, WANT_READ, WANT_WRITE, Calls, translate
+from tng.dataplane.tls_calls import (
+    ENDED,
+    ESTABLISHED,
+    FASTEST,
+    WANT_READ,
+    WANT_WRITE,
+    Calls,
+)
 from tng.dataplane.tls_octets import RECORD_SIZE, TlsOctets
 from tng.endpoint import is_ip_literal
 from tng.errors import LocalProtocolError, NetError, RemoteProtocolError, TngError
@@ -38,8 +45,6 @@ CORK_FROM: Final = 32 * 1024
 """Writes of more octets than this are sent as full packets (TCP_CORK); smaller ones never wait."""
 
 _READABLE: Final = READ | ERROR
-_ESTABLISHED: Final = 0
-_END_OF_FILE: Final = -1  # what pyOpenSSL puts in place of an errno
 
 _TCP_CORK: Final[int | None] = getattr(socket, "TCP_CORK", None)
 
@@ -58,11 +63,10 @@ class TlsEnd(SocketEnd):
 
     Attributes:
         alpn: protocol agreed on, b"" if none; after the handshake.
-        peer_certificate: DER of the peer's certificate, None if it showed none; after the
-            handshake.  Not judged: see `tls_context`.
     """
 
     __slots__ = (
+        "_calls",
         "_connection",
         "_held",
         "_is_established",
@@ -72,7 +76,6 @@ class TlsEnd(SocketEnd):
         "_shut_is_sent",
         "_write_failure",
         "alpn",
-        "peer_certificate",
     )
 
     def __init__(
@@ -102,11 +105,34 @@ class TlsEnd(SocketEnd):
         self._shut_is_sent = False
         self._read_wants_write = False
         self._write_failure = ""
+        self._calls = calls
         self.alpn = b""
-        self.peer_certificate: bytes | None = None
+
+    @property
+    def peer_certificate(self) -> bytes | None:
+        """DER of the peer's certificate, None if it showed none.  Not judged: see `tls_context`.
+
+        Made when asked for: where nobody verifies, nobody asks.
+
+        Raises:
+            NetError: the connection is closed, or its handshake not finished.
+            RemoteProtocolError: the certificate is not X.509 in DER.
+        """
+        connection = self._connection
+        if connection is None or self.is_closed:
+            raise self._closed_error()
+        if not self._is_established:
+            raise NetError(f"the TLS handshake with {self.label} is not finished")
+        try:
+            certificate = connection.get_peer_certificate(as_cryptography=True)
+            return None if certificate is None else certificate.public_bytes(Encoding.DER)
+        except ValueError as error:
+            raise RemoteProtocolError(
+                f"{self.label} shows a certificate that is not X.509 in DER"
+            ) from error
 
     async def handshake(self, timeout_s: float) -> None:
-        """Agree on keys with the peer; fills `alpn` and `peer_certificate`.
+        """Agree on keys with the peer; `alpn` and `peer_certificate` are known afterwards.
 
         Args:
             timeout_s: for the whole handshake.
@@ -117,7 +143,7 @@ class TlsEnd(SocketEnd):
             NetError: the connection broke, or the time is over.
         """
         with self.reactor.deadline(timeout_s, self._make_late(timeout_s)):
-            while (outcome := self._step_handshake()) != _ESTABLISHED:
+            while (outcome := self._step_handshake()) != ESTABLISHED:
                 if outcome == WANT_READ:
                     await self.wait_readable()
                 else:
@@ -179,32 +205,11 @@ class TlsEnd(SocketEnd):
         connection = self._connection
         if connection is None or self.is_closed:
             raise self._closed_error()
-        try:
-            connection.do_handshake()
-        except SSL.WantReadError:
-            return WANT_READ
-        except SSL.WantWriteError:
-            return WANT_WRITE
-        except SSL.SysCallError as error:
-            if error.args[0] == _END_OF_FILE:
-                text = f"{self.label} closed the connection during the TLS handshake"
-                raise NetError(text) from error
-            raise translate(self.label, error) from error
-        except SSL.Error as error:
-            raise translate(self.label, error) from error
-        self._is_established = True
-        self.alpn = connection.get_alpn_proto_negotiated()
-        self.peer_certificate = self._peer_certificate_of(connection)
-        return _ESTABLISHED
-
-    def _peer_certificate_of(self, connection: SSL.Connection) -> bytes | None:
-        try:
-            certificate = connection.get_peer_certificate(as_cryptography=True)
-            return None if certificate is None else certificate.public_bytes(Encoding.DER)
-        except ValueError as error:
-            raise RemoteProtocolError(
-                f"{self.label} shows a certificate that is not X.509 in DER"
-            ) from error
+        outcome = self._calls.handshake(connection, self.label)
+        if outcome == ESTABLISHED:
+            self._is_established = True
+            self.alpn = connection.get_alpn_proto_negotiated()
+        return outcome
 
     def _make_late(self, timeout_s: float) -> Callable[[], NetError]:
         return lambda: NetError(f"TLS handshake with {self.label} not finished in {timeout_s:g} s")

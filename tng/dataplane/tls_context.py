@@ -71,7 +71,7 @@ def client_context(alpn: Sequence[bytes], credential: TlsCredential | None) -> S
     context = _context(credential)
     if alpn:
         context.set_alpn_protos(list(alpn))
-    context.set_verify(SSL.VERIFY_PEER, _tolerate)
+    _set_verify(context, SSL.VERIFY_PEER)
     return context
 
 
@@ -93,7 +93,7 @@ def server_context(
     context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
     context.set_alpn_select_callback(_alpn_chooser(tuple(alpn)))
     if ask_client_certificate:
-        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _tolerate)
+        _set_verify(context, SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
     return context
 
 
@@ -135,6 +135,43 @@ def _set_modes(context: SSL.Context) -> None:
 # SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS:
 # write record by record from wherever the rest lies; an idle connection keeps no buffers.
 _MODES: Final = 0x1 | 0x2 | 0x10
+
+
+def _set_verify(context: SSL.Context, mode: int) -> None:
+    """Ask for the peer's certificate and refuse all its faults but `TOLERATED_FAULTS`."""
+    library, native = getattr(SSL, "_lib", None), getattr(context, "_context", None)
+    if _NATIVE_TOLERATE is None or native is None:
+        context.set_verify(mode, _tolerate)
+    else:
+        library.SSL_CTX_set_verify(native, mode, _NATIVE_TOLERATE)  # type: ignore[union-attr]
+
+
+def make_native_tolerate() -> object | None:
+    """`_tolerate` as OpenSSL calls it, or None when this pyOpenSSL is built differently.
+
+    pyOpenSSL's own way makes a certificate object for each question, which nobody looks at.
+    """
+    library, ffi = getattr(SSL, "_lib", None), getattr(SSL, "_ffi", None)
+    needed = ("SSL_CTX_set_verify", "X509_STORE_CTX_get_error", "X509_STORE_CTX_set_error")
+    if library is None or ffi is None or not all(hasattr(library, name) for name in needed):
+        return None
+    fault_of, forgive = library.X509_STORE_CTX_get_error, library.X509_STORE_CTX_set_error
+
+    def tolerate(is_fine: int, store_context: object) -> int:
+        if is_fine:
+            return 1
+        if fault_of(store_context) not in TOLERATED_FAULTS:
+            return 0
+        forgive(store_context, _NO_FAULT)
+        return 1
+
+    # An error raised in there counts as 0, a refusal.
+    callback: object = ffi.callback("int (*)(int, X509_STORE_CTX *)", tolerate, error=0)
+    return callback
+
+
+_NO_FAULT: Final = 0  # X509_V_OK
+_NATIVE_TOLERATE: Final = make_native_tolerate()  # lives as long as any context: OpenSSL calls it
 
 
 def _tolerate(

@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from tng.attest.base64_text import dump_base64url
 from tng.errors import ErrorCode, TngError
-from tng.trustee.base64url import dump_base64url, parse_base64url
+from tng.trustee.base64url import parse_base64url
 from tng.trustee.dialects import parse_tee
 from tng.trustee.json_body import invalid, parse_body, refuse_unknown, text_member
 from tng.trustee.kbs import SESSION_COOKIE, SESSION_LIFETIME_S, answer_auth

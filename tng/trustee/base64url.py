@@ -11,11 +11,6 @@ from tng.trustee.problems import ProblemCode, TrusteeRequestError
 _ALPHABET: Final = re.compile(r"[A-Za-z0-9_-]*={0,2}")
 
 
-def dump_base64url(data: bytes) -> str:
-    """Text without padding."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
-
-
 def parse_base64url(text: str, field: str) -> bytes:
     """Octets of a text.
 

@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tng import __version__
+from tng.attest.base64_text import dump_base64url
 from tng.errors import LocalProtocolError
-from tng.trustee.base64url import dump_base64url
 from tng.trustee.identity import SignerIdentity
 
 EAT_PROFILE: Final = "tag:github.com,2024:confidential-containers/Trustee"

@@ -174,8 +174,10 @@ class H2Machine:
             when our half has ended.
         """
         output, limits = self.output, self._limits
-        queue = limits.queued_output - len(output)
-        count = min(len(data), stream.send_window, self._send_window, queue)
+        count = len(data)
+        for room in (stream.send_window, self._send_window, limits.queued_output - len(output)):
+            if room < count:  # `min` takes twice the time
+                count = room
         if count <= 0 or not stream.can_send:
             return 0
         largest = min(self.peer.frame, limits.sent_frame)

@@ -60,6 +60,16 @@ class Frame(enum.IntEnum):
     CONTINUATION = 9
 
 
+# Python 3.11 looks an enum's member up in a function of its own, which costs as much as packing a
+# frame's head: what every frame needs has a name in this module.
+DATA: Final = Frame.DATA
+"""`Frame.DATA`, for what is done per frame."""
+WINDOW_UPDATE: Final = Frame.WINDOW_UPDATE
+"""`Frame.WINDOW_UPDATE`, likewise."""
+RST_STREAM: Final = Frame.RST_STREAM
+"""`Frame.RST_STREAM`, likewise."""
+
+
 class H2Code(enum.IntEnum):
     """Error codes of RST_STREAM and GOAWAY, section 7."""
 
@@ -133,12 +143,12 @@ def make_settings(values: dict[Setting, int]) -> bytes:
 
 def make_reset(stream_id: int, code: int) -> bytes:
     """A RST_STREAM frame."""
-    return make_frame(Frame.RST_STREAM, 0, stream_id, code.to_bytes(4, "big"))
+    return make_frame(RST_STREAM, 0, stream_id, code.to_bytes(4, "big"))
 
 
 def make_window_update(stream_id: int, increment: int) -> bytes:
     """A WINDOW_UPDATE frame; `increment` is 1 to `WINDOW_LIMIT` octets."""
-    return make_frame(Frame.WINDOW_UPDATE, 0, stream_id, increment.to_bytes(4, "big"))
+    return make_frame(WINDOW_UPDATE, 0, stream_id, increment.to_bytes(4, "big"))
 
 
 def make_goaway(last_stream_id: int, code: int, reason: str = "") -> bytes:
@@ -151,10 +161,10 @@ def append_data(output: bytearray, stream_id: int, data: memoryview, largest: in
     """Append DATA frames with payloads of at most `largest` octets each."""
     count = len(data)
     if count <= largest:
-        output += FRAME_HEADER.pack(count >> 8, count & 255, Frame.DATA, 0, stream_id)
+        output += FRAME_HEADER.pack(count >> 8, count & 255, DATA, 0, stream_id)
         output += data
         return
     for at in range(0, count, largest):
         size = min(count - at, largest)
-        output += FRAME_HEADER.pack(size >> 8, size & 255, Frame.DATA, 0, stream_id)
+        output += FRAME_HEADER.pack(size >> 8, size & 255, DATA, 0, stream_id)
         output += data[at : at + size]

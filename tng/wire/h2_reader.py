@@ -14,6 +14,7 @@ from typing import Protocol
 
 from tng.wire.h2_frames import (
     ACK,
+    DATA,
     END_HEADERS,
     END_STREAM,
     FRAME_HEADER,
@@ -29,7 +30,9 @@ from tng.wire.h2_frames import (
 from tng.wire.h2_headers import HeaderDecoder, Headers
 from tng.wire.h2_stream import H2Limits, H2Stream
 
-_READ_AS_A_WHOLE = frozenset(Frame) - {Frame.DATA}
+_READ_AS_A_WHOLE = frozenset(Frame) - {DATA}
+# See `DATA`.
+_HEADERS, _CONTINUATION, _PUSH_PROMISE = Frame.HEADERS, Frame.CONTINUATION, Frame.PUSH_PROMISE
 
 
 class FrameSink(Protocol):
@@ -183,7 +186,7 @@ class FrameReader:
         stream_id &= WINDOW_LIMIT
         if not self._is_settled or self._block_stream or length > self._limits.frame:
             self._check_place(kind, length, stream_id, flags)
-        if kind == Frame.DATA:
+        if kind == DATA:
             if flags & PADDED:
                 return self._read_padded(view, at, end, length, stream_id, flags)
             if end - at - HEADER_SIZE < length:
@@ -202,7 +205,7 @@ class FrameReader:
             self._sink.frame_read(kind, stream_id, flags, b"")
             self._payload_left = length
             return HEADER_SIZE
-        if kind == Frame.PUSH_PROMISE:
+        if kind == _PUSH_PROMISE:
             raise H2ConnectionError(H2Code.PROTOCOL_ERROR, "pushes, which nobody allowed")
         if length > self._limits.header_block:
             raise H2ConnectionError(
@@ -213,9 +216,9 @@ class FrameReader:
             self._wanted = total
             return 0
         payload = bytes(view[at + HEADER_SIZE : at + total])
-        if kind == Frame.HEADERS:
+        if kind == _HEADERS:
             self._read_headers(stream_id, flags, payload)
-        elif kind == Frame.CONTINUATION:
+        elif kind == _CONTINUATION:
             self._read_continuation(stream_id, flags, payload)
         else:
             self._is_settled = True  # `_check_place` admits nothing else as the first frame

@@ -221,10 +221,11 @@ def test_unreadable_collateral_is_not_the_peers_fault(platform):
 @pytest.mark.parametrize(
     ("evidence", "words"),
     [
-        (b"", "not JSON"),
-        (b"\xff", "not JSON"),
-        (b"[]", "JSON object"),
-        (b"[" * 100_000, "not JSON"),
+        (b"", "not a JSON object"),
+        (b"\xff", "not a JSON object"),
+        (b"[]", "expected an object"),
+        (b'{"quote":NaN}', "NaN"),
+        (b"[" * 100_000, "not a JSON object"),
         (b"{}", "'quote'"),
         (b'{"quote":1}', "'quote'"),
         (b'{"quote":"AA"}', "not base64"),

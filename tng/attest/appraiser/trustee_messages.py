@@ -11,13 +11,13 @@ Invariant: whatever a service answers, reading it gives a value or one of the er
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 
+from tng.attest.base64_text import dump_base64url
 from tng.attest.checks import MAX_DETAIL
 from tng.attest.jws import MAX_TOKEN
 from tng.attest.strict_json import parse_object
@@ -80,7 +80,7 @@ def attestation_body(evidence: CocoEvidence, policy_ids: Sequence[str]) -> bytes
     requests = [
         {
             "tee": evidence.tee_type,
-            "evidence": _base64url(evidence.aa_evidence),
+            "evidence": dump_base64url(evidence.aa_evidence),
             "runtime_data": {"structured": _runtime_data(evidence)},
             "init_data": None,
             "runtime_data_hash_algorithm": _algorithm(evidence),
@@ -88,7 +88,7 @@ def attestation_body(evidence: CocoEvidence, policy_ids: Sequence[str]) -> bytes
         *(
             {
                 "tee": tee,
-                "evidence": _base64url(_dump(item)),
+                "evidence": dump_base64url(_dump(item)),
                 "runtime_data": None,
                 "init_data": None,
                 "runtime_data_hash_algorithm": None,
@@ -116,7 +116,7 @@ def flat_body(evidence: CocoEvidence, policy_ids: Sequence[str]) -> bytes:
     return _dump(
         {
             "tee": evidence.tee_type,
-            "evidence": _base64url(evidence.aa_evidence),
+            "evidence": dump_base64url(evidence.aa_evidence),
             "runtime_data": {"structured": _runtime_data(evidence)},
             "init_data": None,
             "runtime_data_hash_algorithm": _algorithm(evidence),
@@ -211,10 +211,6 @@ def _object(data: bytes, where: str) -> dict[str, Json]:
 
 def _algorithm(evidence: CocoEvidence) -> str:
     return evidence.hash_algorithm.name.lower()
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _dump(value: object) -> bytes:

@@ -9,7 +9,6 @@ environment is used, and every call ends within `DEADLINE`.
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 from typing import TYPE_CHECKING, Final
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from tng.attest.attester.base import DEADLINE, TeeEvidence, make_evidence
+from tng.attest.base64_text import dump_base64url
 from tng.errors import EvidenceError
 
 if TYPE_CHECKING:
@@ -114,8 +114,7 @@ class AsrAttester:
     ) -> tuple[int, bytes]:
         query = {}
         if runtime_data is not None:
-            text = base64.urlsafe_b64encode(runtime_data).rstrip(b"=").decode("ascii")
-            query = {"runtime_data": text, "encoding": "base64"}
+            query = {"runtime_data": dump_base64url(runtime_data), "encoding": "base64"}
         # No compression: the limit is then on what is received, and loopback is fast enough.
         headers = {"accept-encoding": "identity"}
         body = bytearray()

@@ -19,10 +19,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from tng.attest.strict_json import parse_object
 from tng.attest.tdx.dcap import (
     DEBUG_CHECK,
     TCB_CHECK,
@@ -190,11 +190,9 @@ def parse_tdx_evidence(evidence: bytes) -> TdxEvidence:
     if len(evidence) > MAX_EVIDENCE_OCTETS:
         raise malformed(f"TDX evidence has at most {MAX_EVIDENCE_OCTETS} octets")
     try:
-        members = json.loads(evidence, object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as exc:
-        raise malformed("TDX evidence is not JSON, or names a member twice") from exc
-    if not isinstance(members, dict):
-        raise malformed("TDX evidence must be a JSON object")
+        members = parse_object(evidence)
+    except ValueError as exc:
+        raise malformed(f"TDX evidence is not a JSON object: {exc}") from exc
     if unknown := members.keys() - _MEMBERS:
         raise malformed(f"TDX evidence has an unknown member {min(unknown)[:40]!r}")
     if members.get("aa_eventlog") is not None:
@@ -308,13 +306,6 @@ def _claims(
         "report_data": body.report_data.hex(),
         "init_data": body.mr_config_id.hex(),
     }
-
-
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a member appears twice")
-    return members
 
 
 def _from_base64(value: object, member: str) -> bytes:

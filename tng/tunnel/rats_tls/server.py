@@ -103,7 +103,8 @@ class RatsTlsServer:
 
     async def _handshake(self, plain: socket.socket, label: str) -> TlsEnd:
         try:
-            await _first_octet(self._reactor, plain)
+            if not _has_octets(plain):
+                await _first_octet(self._reactor, plain)
             context = await self._contexts.get()
             end = TlsEnd(self._reactor, plain, context, server_side=True, label=label)
         except BaseException:
@@ -164,6 +165,17 @@ def _alpn_accepted(multiplex: bool | None) -> tuple[bytes, ...]:
     if multiplex is None:
         return (ALPN_MULTIPLEX, ALPN_RAW)
     return (ALPN_MULTIPLEX,) if multiplex else (ALPN_RAW,)
+
+
+def _has_octets(plain: socket.socket) -> bool:
+    """Whether the client was heard already, as it mostly is; or has gone, which reading tells."""
+    try:
+        plain.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 async def _first_octet(reactor: Reactor, plain: socket.socket) -> None:

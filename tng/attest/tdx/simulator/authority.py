@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
+from tng.attest.key_usage import ISSUER_USES, KeyUse, key_usage
 from tng.attest.tdx.certificates import SGX_EXTENSION, SIMULATED_ORGANISATION
 from tng.attest.tdx.simulator.der import encode_sgx_extension
 from tng.attest.tdx.simulator.keys import PrivateKey, make_key, sign_raw
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 DAY_S: Final = 86400
 _BACKDATED_S: Final = 30 * DAY_S  # a verifier whose clock is behind must not trip over it
 _YEAR_S: Final = 365 * DAY_S
+_LEAF_USES: Final[tuple[KeyUse, ...]] = ("digital_signature", "content_commitment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,27 +158,13 @@ def _issue(request: _Request, issuer: x509.Name, issuer_key: PrivateKey) -> x509
         .not_valid_after(_utc(request.now + request.valid_s))
         .add_extension(_authority_key(issuer_key), critical=False)
         .add_extension(key_id, critical=False)
-        .add_extension(_key_usage(is_ca=is_ca), critical=True)
+        .add_extension(key_usage(*(ISSUER_USES if is_ca else _LEAF_USES)), critical=True)
         .add_extension(x509.BasicConstraints(is_ca, request.path_length), critical=True)
     )
     if request.sgx_extension is not None:
         extension = x509.UnrecognizedExtension(SGX_EXTENSION, request.sgx_extension)
         builder = builder.add_extension(extension, critical=False)
     return builder.sign(issuer_key, hashes.SHA256())
-
-
-def _key_usage(*, is_ca: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not is_ca,
-        content_commitment=not is_ca,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=is_ca,
-        crl_sign=is_ca,
-        encipher_only=False,
-        decipher_only=False,
-    )
 
 
 def _authority_key(key: PrivateKey) -> x509.AuthorityKeyIdentifier:
