@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import gc
 import hashlib
 import socket
@@ -870,8 +870,8 @@ def self_signed(purpose, days):
     """A credential for one purpose, valid for some days from now on or up to now."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "peer")])
-    now = datetime.datetime.now(datetime.UTC)
-    begin, end = sorted((now, now + datetime.timedelta(days=days)))
+    now = dt.datetime.now(dt.UTC)
+    begin, end = sorted((now, now + dt.timedelta(days=days)))
     builder = x509.CertificateBuilder(name, name, key.public_key(), 5, begin, end)
     usage = x509.ExtendedKeyUsage([purpose])
     return TlsCredential(key, builder.add_extension(usage, False).sign(key, hashes.SHA256()))
@@ -939,3 +939,16 @@ def test_a_binding_that_cannot_ask_about_certificates_is_noticed(monkeypatch):
 def test_a_connection_without_the_expected_errors_is_noticed(monkeypatch):
     monkeypatch.delattr(SSL.Connection, "_raise_ssl_error")
     assert make_binding_calls() is None
+
+
+def test_a_handshake_that_failed_without_an_error_is_not_finished(monkeypatch, sockets, contexts):
+    monkeypatch.setattr(SSL.Connection, "_raise_ssl_error", lambda *_: None)
+    near, far = sockets()
+    near.settimeout(None)
+    connection = SSL.Connection(contexts[0], near)
+    connection.set_connect_state()
+    far.sendall(b"no TLS" * 10)
+    calls = make_binding_calls()
+    with pytest.raises(RemoteProtocolError, match="the handshake stopped"):
+        calls.handshake(connection, "peer")
+    SSL._lib.ERR_clear_error()

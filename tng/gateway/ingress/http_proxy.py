@@ -68,15 +68,14 @@ class HttpProxyIngress:
 
     async def _serve(self, client: PlainEnd) -> None:
         data = await self._first_octets(client)
-        connect = match_plain_connect(data)
-        if connect is not None:
-            client.unread(data[connect.length :])
-            accepted = Accepted(client, connect.destination, CONNECTED, error_response)
+        accepted = _plain_connect(client, data)
+        if accepted is None:
+            server = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_SIZE)
+            server.receive_data(data)
+            await self._serve_requests(client, server)
+        else:
+            del data  # what this frame holds is held as long as the tunnel stands
             await self._flow.carry(accepted)
-            return
-        server = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_SIZE)
-        server.receive_data(data)
-        await self._serve_requests(client, server)
 
     async def _serve_requests(self, client: PlainEnd, server: h11.Connection) -> None:
         while True:
@@ -135,6 +134,15 @@ class HttpProxyIngress:
     async def _refuse(self, client: PlainEnd, error: TngError) -> None:
         self._flow.unrouted(client, error)
         await farewell(self._flow.reactor, client, error_response(error))
+
+
+def _plain_connect(client: PlainEnd, data: bytes) -> Accepted | None:
+    """The client of a CONNECT request in its usual shape."""
+    connect = match_plain_connect(data)
+    if connect is None:
+        return None
+    client.unread(data[connect.length :])
+    return Accepted(client, connect.destination, CONNECTED, error_response)
 
 
 def _late() -> RequestRejectedError:
