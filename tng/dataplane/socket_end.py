@@ -68,7 +68,8 @@ class SocketEnd(End):
         self._discarded = 0
         self._events = _UNREGISTERED
         super().__init__(reactor, label or f"socket {self._fd}")
-        sock.setblocking(False)
+        if sock.gettimeout() != 0:
+            sock.setblocking(False)
         set_no_delay(sock)
 
     @property
