@@ -11,6 +11,7 @@ Invariant: every answer names itself `tng-stand-in-backend`; no one can take it 
 
 from __future__ import annotations
 
+import abc
 import argparse
 import asyncio
 import contextlib
@@ -46,7 +47,7 @@ _SENTENCE: Final = (
 ).split()
 
 
-class _Request(pydantic.BaseModel):
+class _Request(pydantic.BaseModel, abc.ABC):
     """Fields that both kinds of request share; unknown ones are ignored, as vLLM does."""
 
     model: str = NAME
@@ -61,9 +62,9 @@ class _Request(pydantic.BaseModel):
         return (_SENTENCE * rounds)[:wanted]
 
     @property
+    @abc.abstractmethod
     def prompt_words(self) -> int:
         """Words in the prompt."""
-        raise NotImplementedError
 
 
 class CompletionRequest(_Request):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Final, Protocol
 
 from OpenSSL import SSL
@@ -202,8 +203,8 @@ PUBLIC: Final = Calls(
 # --- the binding ---
 
 
-def make_binding_calls() -> Calls | None:
-    """The binding's functions, or None when this pyOpenSSL is built differently."""
+def _find_binding() -> tuple[ModuleType, ModuleType] | None:
+    """The library of pyOpenSSL and its ffi, or None when they are not what is expected here."""
     library = getattr(SSL, "_lib", None)
     ffi = getattr(SSL, "_ffi", None)
     needed = (
@@ -217,6 +218,15 @@ def make_binding_calls() -> Calls | None:
     probe = getattr(SSL.Connection(SSL.Context(SSL.TLS_METHOD), None), "_ssl", None)
     if not isinstance(probe, ffi.CData) or ffi.typeof(probe) is not ffi.typeof("SSL *"):
         return None
+    return library, ffi
+
+
+def make_binding_calls() -> Calls | None:
+    """The binding's functions, or None when this pyOpenSSL is built differently."""
+    binding = _find_binding()
+    if binding is None:
+        return None
+    library, ffi = binding
 
     def handle_of(connection: SSL.Connection) -> object:
         handle: object = getattr(connection, "_ssl")  # noqa: B009 - checked above
