@@ -255,7 +255,7 @@ async def test_bulk_needs_no_more_memory_than_its_windows(
 
 @pytest.mark.parametrize(
     ("transport", "budget"),
-    [pytest.param(MULTIPLEXED, 13_000, id="multiplexed"), pytest.param(RAW, 16_500, id="raw")],
+    [pytest.param(MULTIPLEXED, 11_700, id="multiplexed"), pytest.param(RAW, 15_000, id="raw")],
 )
 async def test_an_idle_connection_keeps_within_its_budget_of_memory(
     transport: dict[str, object], budget: int

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Final
 
@@ -37,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
     parser = make_parser()
     options = parser.parse_args(arguments)
+    # The library's remark on an odd name in a certificate: a peer wrote that name, and a peer
+    # shall not write to our standard error.
+    warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning)
     try:
         refuse_conflict()
         # Only a gateway's output is its log; other commands print results, and log to stderr.
