@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tng.attest.base64_text import decode_base64, dump_base64url
+from tng.attest.base64_text import (
+    decode_base64,
+    decode_standard,
+    dump_base64url,
+    dump_standard,
+)
 
 
 @given(st.binary(max_size=100))
@@ -26,3 +31,17 @@ def test_what_is_written_is_of_the_url_safe_alphabet_without_padding() -> None:
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not base64"):
         decode_base64(text)
+
+
+@given(st.binary(max_size=100))
+def test_the_standard_spelling_is_read_back(data: bytes) -> None:
+    assert dump_standard(data) == base64.b64encode(data).decode()
+    assert decode_standard(dump_standard(data)) == data
+
+
+@pytest.mark.parametrize(
+    "text", ["A", "AA", "AA=", "AB==", "AAAA=", "-_==", "AAA=\n", " AA==", "ä"]
+)
+def test_the_standard_spelling_is_the_only_one(text: str) -> None:
+    with pytest.raises(ValueError, match="not"):
+        decode_standard(text)

@@ -132,6 +132,60 @@ def test_times_have_a_minute_of_leeway(signer):
     judge(signer, signer.sign(claims))
 
 
+DAY = 86400.0
+
+
+def aged(signer, is_ear=True, **dates):
+    """A token with just these dates."""
+    claims = signer.claims() if is_ear else signer.simple_claims()
+    claims = {key: value for key, value in claims.items() if key not in ("iat", "nbf", "exp")}
+    return signer.sign({**claims, **dates})
+
+
+@pytest.mark.parametrize("name", ["iat", "nbf"])
+def test_a_token_of_the_greatest_age_passes_and_ends_with_it(signer, name):
+    far = signer.now + 10**8
+    young = judge(signer, aged(signer, exp=far, **{name: signer.now}), max_age_s=DAY)
+    assert young.expires_at == signer.now + DAY
+    old = aged(signer, exp=far, **{name: signer.now - DAY - 60})
+    assert judge(signer, old, max_age_s=DAY).expires_at == signer.now - 60
+    assert judge(signer, aged(signer, exp=signer.now + 5, iat=signer.now)).expires_at == (
+        signer.now + 5
+    )
+
+
+def test_a_token_older_than_that_is_refused_and_says_so(signer):
+    text = aged(signer, exp=signer.now + 10**8, iat=signer.now - DAY - 61)
+    assert judge(signer, text)
+    error = refusal(signer, text, max_age_s=DAY)
+    assert (error.code, error.verdict.checks[-1].number) == (STALE, 8)
+    assert "issued 86461 s ago" in str(error)
+    # What it was issued at counts, not from when on it may be used.
+    text = aged(signer, exp=signer.now + 10**8, iat=signer.now - DAY - 61, nbf=signer.now)
+    assert refusal(signer, text, max_age_s=DAY).code is STALE
+
+
+def test_a_token_from_the_future_gains_no_age_by_it(signer):
+    judge(signer, aged(signer, exp=signer.now + DAY, iat=signer.now + 60), max_age_s=DAY)
+    text = aged(signer, exp=signer.now + DAY, iat=signer.now + 61)
+    assert refusal(signer, text, max_age_s=DAY).code is STALE
+
+
+def test_without_any_date_of_issue_the_rest_of_its_life_must_fit(signer):
+    text = aged(signer, is_ear=False, exp=signer.now + DAY + 60)
+    assert judge(signer, text, max_age_s=DAY).expires_at == signer.now + DAY + 60
+    text = aged(signer, is_ear=False, exp=signer.now + DAY + 61)
+    error = refusal(signer, text, max_age_s=DAY)
+    assert error.code is STALE
+    assert "longer than 86400 s" in str(error)
+
+
+@pytest.mark.parametrize("iat", ["now", None, True, -1, 1e300])
+def test_a_date_of_issue_that_is_none_is_refused(signer, iat):
+    text = aged(signer, exp=signer.now + 300, iat=iat)
+    assert refusal(signer, text, max_age_s=DAY).code is BAD
+
+
 def test_iat_is_ignored_and_fractions_of_seconds_are_fine(signer):
     claims = {**signer.claims(), "iat": signer.now + 10_000, "exp": signer.now + 0.5}
     assert judge(signer, signer.sign(claims)).expires_at == signer.now + 0.5

@@ -70,7 +70,7 @@ class TestPlainConnect:
         head = b"CONNECT a.b-c.d:8080 HTTP/1.1\r\nHost: a\r\nProxy-Connection: keep-alive\r\n\r\n"
         found = match_plain_connect(head)
         assert found is not None
-        assert connect_destination(parse(head)) == found.destination
+        assert connect_destination(parse(head).target) == found.destination
 
 
 class TestConnect:
@@ -84,7 +84,7 @@ class TestConnect:
         ],
     )
     def test_the_target_is_an_authority(self, target: bytes, destination: Endpoint) -> None:
-        assert connect_destination(parse(b"CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n" % target)) == (
+        assert connect_destination(target) == (
             destination
         )
 
@@ -93,7 +93,7 @@ class TestConnect:
     )
     def test_what_is_no_authority_is_refused(self, target: bytes) -> None:
         with pytest.raises(RequestRejectedError, match="no authority"):
-            connect_destination(parse(b"CONNECT %s HTTP/1.1\r\nHost: x\r\n\r\n" % target))
+            connect_destination(target)
 
 
 class TestDestination:

@@ -1,7 +1,8 @@
 """Base64 as tokens and services write it (RFC 4648 sections 4 and 5).
 
-Octets in, text out, and back.  Reading takes either alphabet, with or without padding, because
-services differ in what they send; who must know which alphabet it was looks at the text before.
+Octets in, text out, and back.  `decode_base64` takes either alphabet, with or without padding,
+because services differ in what they send; `decode_standard` takes the one spelling that
+`dump_standard` writes.
 
 Invariant: nothing is skipped: a character that belongs to no alphabet is an error.
 """
@@ -14,6 +15,26 @@ import base64
 def dump_base64url(data: bytes) -> str:
     """Text of the URL-safe alphabet, without padding (RFC 7515 section 2)."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def dump_standard(data: bytes) -> str:
+    """Text of the standard alphabet, padded (RFC 4648 section 4)."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def decode_standard(text: str) -> bytes:
+    """Octets of padded base64 in the standard alphabet, of which there is one spelling only.
+
+    Raises:
+        ValueError: other characters, missing padding, or bits behind the last octet.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError as exc:  # binascii.Error, or characters beyond ASCII
+        raise ValueError("not base64") from exc
+    if dump_standard(data) != text:
+        raise ValueError("not the one base64 spelling of its octets")
+    return data
 
 
 def decode_base64(text: str) -> bytes:

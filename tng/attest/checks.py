@@ -5,21 +5,23 @@ refuses the peer and carries the verdict.  Numbers and names below are the ones 
 the log, in HTTP error bodies, in the status page and in THREATS.md:
 
      1  certificate        form, names, self-signature and dates of the peer's certificate
-     2  evidence format    the evidence extension can be read and is of the configured model
-     3  key claim          the evidence speaks of the certificate's key (background check only)
+     2  evidence format    evidence or token can be read and is of the configured model
+     3  key claim          the evidence speaks of the peer's key (background check only)
      4  appraisal          the attestation service was asked and gave a token
      5  token format       size, JOSE header, algorithm, embedded key
      6  token signer       chain of the signing certificate up to a trust anchor
      7  token signature    signature of the token by that key
-     8  token time         expiry and start of validity
+     8  token time         expiry and start of validity; age, where no certificate has one
      9  token profile      EAR of the known profile, or the simple CoCo token
-    10  key binding        the appraised runtime data names the certificate's key
+    10  key binding        the appraised runtime data names the peer's key
     11  real hardware      the evidence does not come from a platform in software
     12  appraisal result   every submodule is affirming (or nothing was evaluated to "no")
     13  policy             the configured policies were the ones applied
 
-Checks that an attestation service reports about itself follow number 4 under its own numbers,
-with "service: " in front of the name.
+Check 1 is skipped for OHTTP, where evidence comes without a certificate.  Checks that an
+attestation service reports about itself follow number 4 under its own numbers, with "service: "
+in front of the name.  Where any of several `verify` sections may accept, "verify[0] " and so on
+stand in front of the names.
 
 Invariant: a verdict is accepted only if no recorded check failed.
 """

@@ -82,37 +82,56 @@ class CredentialSource:
             UntrustedPeerError: the attestation service refused our evidence.
         """
         key = ec.generate_private_key(ec.SECP256R1())
-        evidence = await self._evidence_for(key)
+        spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        evidence = await collect_evidence(self._attester, runtime_data_for(spki))
         carried: CocoEvidence | CocoToken = evidence
         expires: float | None = None
         if self._appraiser is not None:
             token = await self._appraiser.appraise(evidence, self._policy_ids)
-            carried, expires = CocoToken(token), read_expiry(token)
+            carried, expires = CocoToken(token), read_live_expiry(token, self._clock.now())
         now = self._clock.now()
-        if expires is not None and expires <= now:
-            raise AppraiserError(
-                f"attestation service issued a token that expired {now - expires:.0f} s ago; "
-                "compare the clocks of both machines",
-                code=ErrorCode.AS_BAD_TOKEN,
-            )
         certificate = make_certificate(key, dump_evidence(carried), int(now))
         not_after = certificate.not_valid_after_utc.timestamp()
         if expires is not None:
             not_after = min(not_after, expires)
         return Credential(key, certificate, not_after, evidence.tee_type)
 
-    async def _evidence_for(self, key: ec.EllipticCurvePrivateKey) -> CocoEvidence:
-        spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        runtime_data = runtime_data_for(spki)
-        digest = report_data(runtime_data.encode("ascii"), HashAlgorithm.SHA384)
-        said = await self._attester.get_evidence(digest)
-        return CocoEvidence(
-            tee_type=said.tee,
-            aa_evidence=said.evidence,
-            aa_additional_evidence=said.additional,
-            aa_runtime_data=runtime_data,
-            hash_algorithm=HashAlgorithm.SHA384,
+
+async def collect_evidence(attester: Attester, runtime_data: str) -> CocoEvidence:
+    """Evidence of our TEE over claims.
+
+    Args:
+        attester: who is asked.
+        runtime_data: the claims as canonical JSON.
+
+    Raises:
+        EvidenceError: there is none.
+    """
+    digest = report_data(runtime_data.encode(), HashAlgorithm.SHA384)
+    said = await attester.get_evidence(digest)
+    return CocoEvidence(
+        tee_type=said.tee,
+        aa_evidence=said.evidence,
+        aa_additional_evidence=said.additional,
+        aa_runtime_data=runtime_data,
+        hash_algorithm=HashAlgorithm.SHA384,
+    )
+
+
+def read_live_expiry(token: str, now: float) -> float:
+    """The `exp` claim of a token that has just been made for us, Unix time in seconds.
+
+    Raises:
+        AppraiserError: AS_BAD_TOKEN; as `read_expiry`, or it has passed already.
+    """
+    expires = read_expiry(token)
+    if expires <= now:
+        raise AppraiserError(
+            f"attestation service issued a token that expired {now - expires:.0f} s ago; "
+            "compare the clocks of both machines",
+            code=ErrorCode.AS_BAD_TOKEN,
         )
+    return expires
 
 
 def read_expiry(token: str) -> float:

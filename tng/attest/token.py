@@ -55,7 +55,8 @@ class TokenVerdict:
         tee: "tdx", "sample", ...; "" if the token does not say.
         simulated: the evidence came from a platform in software.
         policy_ids: policies named by the token.
-        expires_at: the `exp` claim, Unix time in seconds.
+        expires_at: the `exp` claim, or the end of the greatest age if that comes first; Unix time
+            in seconds.
     """
 
     checks: tuple[Check, ...]
@@ -73,6 +74,7 @@ def check_token(
     policy_ids: Sequence[str],
     now: float,
     allow_simulated: bool,
+    max_age_s: float | None = None,
     findings: Findings | None = None,
 ) -> TokenVerdict:
     """Judge one token.
@@ -86,6 +88,7 @@ def check_token(
         policy_ids: every one of these must have been applied; empty for any.
         now: Unix time, seconds.
         allow_simulated: accept evidence of a platform in software.
+        max_age_s: seconds since the token was issued; None to look at its end alone.
         findings: the record to continue; by default a new one.
 
     Raises:
@@ -96,7 +99,7 @@ def check_token(
     token = _parse(text, record)
     _check_signer(token, anchors, now, record)
     claims = _check_signature(token, record)
-    expires_at = _check_time(claims, now, record)
+    expires_at = _check_time(claims, now, max_age_s, record)
     appraisal = _read(claims, record)
     record.tee, record.policy_ids = appraisal.tee or record.tee, appraisal.policy_ids
     _check_binding(appraisal.runtime_data, expected_claims, record)
@@ -156,10 +159,13 @@ def _check_signature(token: SignedToken, record: Findings) -> dict[str, Json]:
     return claims
 
 
-def _check_time(claims: dict[str, Json], now: float, record: Findings) -> float:
+def _check_time(
+    claims: dict[str, Json], now: float, max_age_s: float | None, record: Findings
+) -> float:
     try:
         expires_at = _numeric_date(claims, "exp")
         begins_at = _numeric_date(claims, "nbf") if "nbf" in claims else None
+        ages_at = None if max_age_s is None else _end_of_age(claims, max_age_s)
     except ValueError as exc:
         raise record.refusal(Step.TOKEN_TIME, ErrorCode.AS_BAD_TOKEN, str(exc)) from exc
     if now > expires_at + LEEWAY_S:
@@ -168,8 +174,38 @@ def _check_time(claims: dict[str, Json], now: float, record: Findings) -> float:
     if begins_at is not None and now < begins_at - LEEWAY_S:
         detail = f"token is valid in {begins_at - now:.0f} s only, {LEEWAY_S:.0f} s are forgiven"
         raise record.refusal(Step.TOKEN_TIME, ErrorCode.STALE, detail)
+    if max_age_s is not None and ages_at is not None:
+        _check_age(ages_at, now, max_age_s, record)
+        expires_at = min(expires_at, ages_at)
     record.passed(Step.TOKEN_TIME, f"expires in {expires_at - now:.0f} s")
     return expires_at
+
+
+def _end_of_age(claims: dict[str, Json], max_age_s: float) -> float:
+    """When the token becomes older than `max_age_s`, by its `iat`, or else its `nbf`.
+
+    Some versions of the simple token have neither: then the whole life that is left to it must fit
+    into the greatest age, as if it had been issued when that begins.
+    """
+    for name in ("iat", "nbf"):
+        if name in claims:
+            return _numeric_date(claims, name) + max_age_s
+    return _numeric_date(claims, "exp")
+
+
+def _check_age(ages_at: float, now: float, max_age_s: float, record: Findings) -> None:
+    """Refuse a token issued too long ago, or in the future (which would make it look younger)."""
+    age = now - (ages_at - max_age_s)
+    if age > max_age_s + LEEWAY_S:
+        detail = (
+            f"token was issued {age:.0f} s ago, at most {max_age_s:.0f} s are accepted: it answers "
+            "no challenge of ours, and its age is all there is of freshness"
+        )
+    elif age < -LEEWAY_S:
+        detail = f"token dates from {-age:.0f} s ahead, or lives longer than {max_age_s:.0f} s"
+    else:
+        return
+    raise record.refusal(Step.TOKEN_TIME, ErrorCode.STALE, detail)
 
 
 def _read(claims: dict[str, Json], record: Findings) -> ear.Appraisal:
@@ -191,9 +227,9 @@ def _check_binding(
         return
     for name, value in expected.items():
         if name not in runtime_data:
-            detail = f"runtime data has no {name!r}, expected {value!r}"
+            detail = f"runtime data has no {name!r}, expected {value!r:.120}"
         elif not same_json(runtime_data[name], value):
-            detail = f"{name!r} is {runtime_data[name]!r:.120}, the peer's key needs {value!r:.120}"
+            detail = f"{name!r} is {runtime_data[name]!r:.120}, the peer needs {value!r:.120}"
         else:
             continue
         raise record.refusal(Step.KEY_BINDING, ErrorCode.BINDING_MISMATCH, detail)

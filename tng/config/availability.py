@@ -24,20 +24,8 @@ UNAVAILABLE_KEYS: Final[frozenset[tuple[type[StrictModel], str]]] = frozenset(
     {
         (TngConfig, "metric"),
         (TngConfig, "trace"),
-        (Ingress, "socks5"),
-        (Ingress, "netfilter"),
         (Ingress, "netfilter_udp"),
-        (Ingress, "hook"),
-        (Ingress, "mapping_udp"),
-        (Ingress, "ohttp"),
-        (Ingress, "quic"),
-        (Egress, "netfilter"),
         (Egress, "netfilter_udp"),
-        (Egress, "hook"),
-        (Egress, "mapping_udp"),
-        (Egress, "ohttp"),
-        (Egress, "quic"),
-        (Egress, "direct_forward"),
         (Verify, "verify_signer_transparency"),
         (Verify, "attestation_policy"),
         (Verify, "reference_values"),
@@ -47,6 +35,11 @@ UNAVAILABLE_KEYS: Final[frozenset[tuple[type[StrictModel], str]]] = frozenset(
     }
 )
 """Keys, by their names in Python; they may be absent, null, false or empty."""
+
+EXEC_ONLY: Final[frozenset[tuple[type[StrictModel], str]]] = frozenset(
+    {(Ingress, "hook"), (Egress, "hook")}
+)
+"""Keys that need a program to run: `tng exec` has one, `tng launch` has none."""
 
 UNAVAILABLE_VALUES: Final[dict[tuple[type[StrictModel], str], frozenset[str]]] = {
     (Attest, "aa_provider"): frozenset({"ita", "ita_asr"}),
@@ -58,25 +51,28 @@ UNAVAILABLE_VALUES: Final[dict[tuple[type[StrictModel], str], frozenset[str]]] =
 }
 """Values of keys that are there otherwise."""
 
-MAX_VERIFIERS: Final = 1
-"""Entries of a list under `verify`."""
+
+def unavailable(config: TngConfig, *, under_exec: bool = False) -> list[str]:
+    """What the configuration asks for and cannot have, one line each.
+
+    Args:
+        config: a valid one.
+        under_exec: whether a program of its own is run beside it.
+    """
+    needs = UNAVAILABLE_KEYS if under_exec else UNAVAILABLE_KEYS | EXEC_ONLY
+    return [line for path, model in walk(config) for line in _lines_of(path, model, needs)]
 
 
-def unavailable(config: TngConfig) -> list[str]:
-    """What the configuration asks for and this version has not, one line each."""
-    return [line for path, model in walk(config) for line in _lines_of(path, model)]
-
-
-def _lines_of(path: Path, model: StrictModel) -> Iterator[str]:
+def _lines_of(
+    path: Path, model: StrictModel, keys: frozenset[tuple[type[StrictModel], str]]
+) -> Iterator[str]:
     for name, field in type(model).model_fields.items():
         value: object = getattr(model, name)
         at = (*path, json_names(name, field)[0])
-        if (type(model), name) in UNAVAILABLE_KEYS and value not in (None, False, []):
+        if (type(model), name) in keys and value not in (None, False, []):
             yield f"{dump_path(at)}: {_words(at)}"
         elif value in UNAVAILABLE_VALUES.get((type(model), name), ()):
             yield f"{dump_path(at)}: {quote(str(value))} is {NOT_YET}"
-        elif name == "verify" and isinstance(value, list) and len(value) > MAX_VERIFIERS:
-            yield f"{dump_path(at)}: more than one verifier is {NOT_YET}"
 
 
 def _words(at: Path) -> str:

@@ -129,7 +129,7 @@ def _files_of(path: Path, model: StrictModel) -> Iterator[tuple[Path, str, str]]
         case IngressOhttp():
             for number, file in enumerate(model.tls_ca_certs):
                 yield (*path, "tls_ca_certs", number), "certificate file", file
-        case OhttpKey(path=str(file)):
+        case OhttpKey(source="file", path=str(file)):
             yield (*path, "path"), "key file", file
         case AttestationPolicy(path=str(file)):
             yield (*path, "path"), "policy file path", file

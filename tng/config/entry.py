@@ -103,7 +103,7 @@ class _Entry(StrictModel):
     )
     attest: Attest | None = Field(default=None, description="What this side shows of itself.")
     verify: _Verifiers | None = Field(
-        default=None, description="What is demanded of the peer; a list: every one of them."
+        default=None, description="What is demanded of the peer; a list: any one of them."
     )
 
     @property

@@ -46,6 +46,7 @@ _KEY_SETTINGS: Final = (
 _KEY_KEYS: Final = {
     "self_generated": Keys(required=("rotation_interval",)),
     "file": Keys(required=("path",)),
+    "directory": Keys(required=("path",)),
     "peer_shared": Keys(required=_KEY_SETTINGS[:1], optional=_KEY_SETTINGS[1:]),
 }
 
@@ -133,20 +134,24 @@ class OhttpKey(StrictModel):
 
     model_config = ConfigDict(json_schema_extra=variant_schema("source", _KEY_KEYS))
 
-    source: Literal["self_generated", "file", "peer_shared"] = Field(
-        description="Made here, read from a file, or shared with other egresses."
+    source: Literal["self_generated", "file", "directory", "peer_shared"] = Field(
+        description="Made here, read from a file or from a directory that another process keeps, "
+        "or shared with other egresses."
     )
     rotation_interval: Annotated[int, Whole(1, 31_536_000, "seconds")] | None = Field(
         default=None, description="`self_generated`, `peer_shared`: age at which a key is replaced."
     )
     path: Path | None = Field(
-        default=None, description="`file`: PKCS#8 PEM file with an X25519 key."
+        default=None,
+        description="`file`: PKCS#8 PEM file with an X25519 key. `directory`: folder with "
+        "`current`, `next` and `expired`, as `tng tools key-sync` of TNG 2.12 writes it. "
+        "Both are looked at every second.",
     )
     host: BindHost = Field(
         default="0.0.0.0",  # noqa: S104 - as TNG
         description="`peer_shared`: address to listen on for peers.",
     )
-    port: Port = Field(default=8301, description="`peer_shared`: UDP port to listen on for peers.")
+    port: Port = Field(default=8301, description="`peer_shared`: port to listen on for peers.")
     peers: _Names = Field(
         default_factory=list, description="`peer_shared`: peers, `host:port` each."
     )
@@ -173,6 +178,17 @@ class OhttpKey(StrictModel):
                 verify=self.verify is not None,
                 where="key",
             )
+            yield from self._one_sided()
+
+    def _one_sided(self) -> Iterator[Fault]:
+        """Private keys go both ways: nobody unjudged may get ours, or give us theirs."""
+        for name, other in (("attest", "verify"), ("verify", "attest")):
+            if getattr(self, name) is None and getattr(self, other) is not None:
+                yield Fault(
+                    (name,),
+                    f"required beside `{other}`: peers exchange private keys, so each shows what "
+                    "it is and judges the others",
+                )
 
 
 class EgressOhttp(StrictModel):

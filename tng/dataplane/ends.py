@@ -117,6 +117,15 @@ class End(abc.ABC):
     def watch(self, readable: bool, writable: bool) -> None:
         """Choose which callbacks may be called.  Level-triggered: unread data calls again."""
 
+    def notify_readable(self, callback: Callable[[], object] | None) -> None:
+        """Have `callback` called while there is something to read; None to stop that.
+
+        For whoever does not read but wants to know; never beside `receive`.
+        """
+        self.on_readable = callback
+        if not self.is_closed:
+            self.watch(callback is not None, self._writer is not None)
+
     def unread(self, data: bytes) -> None:
         """Hand octets back; the next reads return them first."""
         self._unread = data + self._unread
@@ -188,7 +197,7 @@ class End(abc.ABC):
         wait: Wait[None] = Wait()
         self._writer = wait
         self.on_writable = self._wake_writer
-        self.watch(self._reader is not None, True)
+        self.watch(self.on_readable is not None, True)
         try:
             await wait
         finally:

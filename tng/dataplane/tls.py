@@ -20,6 +20,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
@@ -130,6 +131,20 @@ class TlsEnd(SocketEnd):
             raise RemoteProtocolError(
                 f"{self.label} shows a certificate that is not X.509 in DER"
             ) from error
+
+    def peer_chain(self, limit: int) -> list[x509.Certificate]:
+        """The certificates that the peer showed, leaf first, at most `limit` of them.
+
+        Raises:
+            NetError: the connection is closed, or a certificate cannot be read.
+        """
+        if self._connection is None:
+            raise self._closed_error()
+        try:
+            chain = self._connection.get_peer_cert_chain(as_cryptography=True)
+        except ValueError as error:
+            raise NetError(f"{self.label} showed a certificate that cannot be read") from error
+        return list(chain or [])[:limit]
 
     async def handshake(self, timeout_s: float) -> None:
         """Agree on keys with the peer; `alpn` and `peer_certificate` are known afterwards.

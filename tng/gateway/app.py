@@ -25,6 +25,8 @@ from tng.errors import TngError
 from tng.gateway.control import ControlInterface
 from tng.gateway.entries import Entry, Serve, Services, Trust, build_egress, build_ingress
 from tng.gateway.lifetime import run_until_signalled
+from tng.gateway.netfilter.capturing import Captures, captures_of
+from tng.gateway.netfilter.sockets import MarkedDialer, MarkedSockets
 from tng.tunnel.bridge import Bridge
 from tng.tunnel.dialer import Dialer
 from tng.tunnel.rats_tls.client import RatsTlsClient
@@ -65,7 +67,13 @@ class Gateway:
         self._make_socket = make_socket
         self._reactor = Reactor()
         bridge = Bridge(self._reactor)
-        dialer = Dialer(self._reactor, bridge)
+        self._captures = Captures(captures_of(config))
+        mark = self._captures.own_mark
+        dialer = (
+            Dialer(self._reactor, bridge)
+            if mark is None
+            else MarkedDialer(self._reactor, bridge, mark)
+        )
         services = Services(self._reactor, bridge, dialer, clock, trust or Trust())
         self._bridge = bridge
         self.entries: list[Entry] = [
@@ -73,6 +81,7 @@ class Gateway:
             *(build_egress(i, entry, services) for i, entry in enumerate(config.add_egress)),
         ]
         self.dangers = dangers(config)
+        self._datagrams = [entry.datagrams for entry in self.entries if entry.datagrams]
         self._listeners: list[Listener] = []
         self._started = False
         self._stopping = False
@@ -96,6 +105,10 @@ class Gateway:
             return None
         return entry.tunnel.pool.status(entry.multiplex)
 
+    def keys_status(self, entry: Entry) -> dict[str, object] | None:
+        """The HPKE keys of an entry whose transport is OHTTP; None for the others."""
+        return None if entry.keys_status is None else entry.keys_status()
+
     async def refresh(self) -> None:
         """Nothing to ask for: what this gateway tells is always up to date."""
         await trio.lowlevel.checkpoint()
@@ -115,7 +128,10 @@ class Gateway:
             StartError: a listener cannot be bound.
             TngError: the reactor ended by a bug of ours; running on would help nobody.
         """
+        self._captures.check()
         sockets = self._bind()
+        if (mark := self._captures.own_mark) is not None:
+            trio.socket.set_custom_socket_factory(MarkedSockets(mark))
         crashed, token = trio.Event(), trio.lowlevel.current_trio_token()
         self._reactor.on_crash = lambda: token.run_sync_soon(crashed.set)
         try:
@@ -127,15 +143,21 @@ class Gateway:
                     for part in entry.background:
                         nursery.start_soon(part.run)
                 await self._first_certificates()
-                # No thread runs yet: until `start` all of the reactor may be used from here.
-                self._listeners = self._listen(sockets)
                 self._reactor.start()
+                for entry in self.entries:
+                    if entry.keys is not None:
+                        await nursery.start(entry.keys.run)
+                self._listen(sockets)
+                for datagrams in self._datagrams:
+                    await nursery.start(datagrams.run)
+                await self._captures.apply()
                 self._started = True
                 task_status.started()
                 await crashed.wait()
                 raise TngError("the data plane has failed; the log says why")
         finally:
             self._reactor.stop(_STOP_TIMEOUT_S)
+            await self._captures.remove()  # now that no captured connection is left
 
     async def drain(self) -> None:
         """Take nothing new, and wait for what is in flight, up to the configured deadline."""
@@ -143,6 +165,9 @@ class Gateway:
         self._stopping = True
         self._reactor.call(self._let_go)
         with trio.move_on_after(self._config.drain_timeout_secs) as limit:
+            async with trio.open_nursery() as nursery:
+                for datagrams in self._datagrams:
+                    nursery.start_soon(datagrams.drain)
             while True:
                 await trio.sleep(_DRAIN_POLL_S)
                 if not self._reactor.tasks:
@@ -168,9 +193,14 @@ class Gateway:
                 for endpoint, serve in entry.listeners:
                     listening = self._make_socket(endpoint.host, endpoint.port)
                     bound.append((listening, endpoint, serve))
+                    self._captures.led_to(f"{entry.path}.{entry.mode}", listening)
+            for datagrams in self._datagrams:
+                datagrams.bind()
         except BaseException:
             for listening, _, _ in bound:
                 listening.close()
+            for datagrams in self._datagrams:
+                datagrams.unbind()
             raise
         return bound
 
@@ -181,16 +211,17 @@ class Gateway:
                 if entry.identity is not None:
                     await entry.identity.wait_attempted()
 
-    def _listen(self, sockets: list[tuple[socket.socket, Endpoint, Serve]]) -> list[Listener]:
-        for listening, _, _ in sockets:
+    def _listen(self, sockets: list[tuple[socket.socket, Endpoint, Serve]]) -> None:
+        for listening, endpoint, _ in sockets:
             start_listening(listening)
-        listeners = [
+            log.info("listening on %s", endpoint)
+        self._reactor.call(self._accept_from, sockets)
+
+    def _accept_from(self, sockets: list[tuple[socket.socket, Endpoint, Serve]]) -> None:
+        self._listeners = [
             Listener(self._reactor, listening, _server(serve), name=str(endpoint))
             for listening, endpoint, serve in sockets
         ]
-        for _, endpoint, _ in sockets:
-            log.info("listening on %s", endpoint)
-        return listeners
 
     # -- stop ------------------------------------------------------------------------
 
@@ -198,7 +229,8 @@ class Gateway:
         for listener in self._listeners:
             listener.close()
         for entry in self.entries:
-            entry.tunnel.drain()
+            if entry.tunnel is not None:
+                entry.tunnel.drain()
             entry.let_idle_go()
 
 

@@ -20,6 +20,7 @@ from tng.dataplane.listener import make_listening_socket
 from tng.observe.metrics import CONTENT_TYPE, render_prometheus
 
 if TYPE_CHECKING:
+    from tng.gateway.entries import Entry
     from tng.gateway.watched import Watched
 
 log = logging.getLogger(__name__)
@@ -137,13 +138,23 @@ class ControlInterface:
             case [("ingress" | "egress") as side, number, *rest]:
                 for entry in self._gateway.entries:
                     if entry.side == side and str(entry.number) == number:
-                        match rest:
-                            case []:
-                                return ["rats_tls"]
-                            case ["rats_tls"] if side == "ingress":
-                                return ["pool"]
-                            case ["rats_tls", "pool"]:
-                                return self._gateway.pool_status(entry)
+                        return self._of_entry(entry, rest)
+        return None
+
+    def _of_entry(self, entry: Entry, parts: list[str]) -> object | None:
+        """What is told of one entry below its own path."""
+        keys = self._gateway.keys_status(entry)
+        match parts:
+            case []:
+                return ["rats_tls"] if keys is None else ["ohttp"]
+            case ["rats_tls"] if entry.side == "ingress" and keys is None:
+                return ["pool"]
+            case ["rats_tls", "pool"]:
+                return self._gateway.pool_status(entry)
+            case ["ohttp"] if keys is not None:
+                return ["keys"]
+            case ["ohttp", "keys"]:
+                return keys
         return None
 
     def _attestation(self) -> dict[str, object]:
@@ -154,7 +165,7 @@ class ControlInterface:
                 {
                     "id": entry.number,
                     "verifies": entry.verifier is not None,
-                    "attests": entry.identity is not None,
+                    "attests": entry.attests,
                     "peers": {
                         label: as_json(verdict)
                         for label, verdict in entry.verifier.verdicts().items()

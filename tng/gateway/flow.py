@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from tng.dataplane.plain import PlainEnd
 from tng.dataplane.reactor import Reactor
@@ -40,6 +40,26 @@ class Accepted(NamedTuple):
     destination: Endpoint
     answer: bytes
     refusal: Callable[[TngError], bytes]
+
+
+class Carrier(Protocol):
+    """What a way in hands its clients to: `Flow`, or `gateway.ingress.ohttp.OhttpFlow`.
+
+    Attributes:
+        reactor: where connections live.
+        meter: counts.
+    """
+
+    reactor: Reactor
+    meter: EntryMeter
+
+    async def carry(self, accepted: Accepted) -> None:
+        """Serve one client from its request to the end of both directions."""
+        ...
+
+    def unrouted(self, client: PlainEnd, error: TngError) -> None:
+        """Count and log a client that failed before its destination was known."""
+        ...
 
 
 class Flow:

@@ -34,6 +34,10 @@ class Watched(Protocol):
         """The tunnels that the connections of an ingress share; None where there is no pool."""
         ...
 
+    def keys_status(self, entry: Entry) -> dict[str, object] | None:
+        """The HPKE keys of an entry whose transport is OHTTP; None for the others."""
+        ...
+
     async def refresh(self) -> None:
         """Bring what the others tell up to date; takes half a second at most."""
         ...

@@ -10,6 +10,7 @@ The function runs as a trio task; its result, or its error, wakes the coroutine 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, TypeVarTuple
@@ -18,11 +19,12 @@ import trio
 
 from tng.dataplane.reactor import Reactor
 from tng.dataplane.task import Wait
-from tng.errors import ErrorCode, TngError
+from tng.errors import ErrorCode, LocalProtocolError, TngError
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+V = TypeVar("V")
 Ts = TypeVarTuple("Ts")
 
 
@@ -76,15 +78,20 @@ class Bridge:
         try:
             result = await function(*args)
         except TngError as error:
-            self._reactor.call(answer.fail, error)
+            self._tell(answer.fail, error)
         except trio.Cancelled:
-            self._reactor.call(answer.fail, _ending())
+            self._tell(answer.fail, _ending())
             raise
         except Exception as error:
             log.exception("unexpected error in %s", getattr(function, "__qualname__", function))
-            self._reactor.call(answer.fail, TngError(f"internal error: {type(error).__name__}"))
+            self._tell(answer.fail, TngError(f"internal error: {type(error).__name__}"))
         else:
-            self._reactor.call(answer.set, result)
+            self._tell(answer.set, result)
+
+    def _tell(self, tell: Callable[[V], None], value: V) -> None:
+        """Wake the coroutine that asked, unless its reactor has ended, and it with that."""
+        with contextlib.suppress(LocalProtocolError):
+            self._reactor.call(tell, value)
 
 
 def _ending() -> TngError:

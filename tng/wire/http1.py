@@ -10,7 +10,7 @@ absolute-form request is its URI, and fields meant for this hop never travel on.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -87,26 +87,25 @@ def match_plain_connect(data: bytes) -> PlainConnect | None:
     return PlainConnect(Endpoint(found[1].decode("ascii"), port), found.end())
 
 
-def connect_destination(request: h11.Request) -> Endpoint:
+def connect_destination(target: bytes) -> Endpoint:
     """Where a CONNECT request wants to go (RFC 9112 section 3.2.3); a missing port is 80.
 
     Raises:
         RequestRejectedError: 400, the target is not an authority.
     """
-    target = request.target.decode("latin-1")
     try:
-        return parse_authority(target, 80)
+        return parse_authority(target.decode("latin-1"), 80)
     except ValueError as exc:
         raise RequestRejectedError(f"no authority in CONNECT request target: {exc}") from exc
 
 
-def refuse_loops(request: h11.Request) -> None:
+def refuse_loops(fields: Iterable[tuple[bytes, bytes]]) -> None:
     """Refuse a request that has been through an ingress already.
 
     Raises:
         RequestRejectedError: 400, `recursion is detected`.
     """
-    if any(name == FORWARDED_BY_TNG for name, _ in request.headers):
+    if any(name == FORWARDED_BY_TNG for name, _ in fields):
         raise RequestRejectedError(
             "recursion is detected: the request came through a TNG ingress already; "
             "check proxy variables on the egress side"
@@ -137,8 +136,8 @@ def forward_request(request: h11.Request) -> Forward:
     """
     if request.http_version not in (b"1.0", b"1.1"):
         raise RequestRejectedError("only HTTP/1.0 and HTTP/1.1 are served here", status=505)
-    refuse_loops(request)
-    destination, target, authority = _destination(request)
+    refuse_loops(request.headers)
+    destination, target, authority = read_target(request.target, request.headers)
     upgrades = _asks_upgrade(request.headers)
     fields: Fields = [(b"Host", authority)]
     fields += [
@@ -164,18 +163,31 @@ def forward_response(fields: FieldSection, *, switching: bool) -> Fields:
 # -- destinations ----------------------------------------------------------------------
 
 
-def _destination(request: h11.Request) -> tuple[Endpoint, bytes, bytes]:
-    """Endpoint, origin-form target and Host value of a request that is not CONNECT."""
-    target = request.target
+def read_target(
+    target: bytes, fields: Iterable[tuple[bytes, bytes]]
+) -> tuple[Endpoint, bytes, bytes]:
+    """Where a request that is not CONNECT wants to go.
+
+    Args:
+        target: in absolute-form, or in origin-form with a Host field.
+        fields: of the request, names in lower case.
+
+    Returns:
+        Endpoint, target in origin-form, and value of the Host field to send on.
+
+    Raises:
+        RequestRejectedError: 400 no usable destination, 501 a scheme other than http and https.
+    """
     if target.startswith(b"/") or target == b"*":
-        return _from_host_field(request.headers), target, _host_field(request.headers)
+        host = _host_field(fields)
+        return _from_host_field(host), target, host
     scheme, separator, rest = target.partition(b"://")
     if not separator:
         raise RequestRejectedError("the request target is neither a path nor a URI")
-    return _from_uri(scheme.decode("latin-1").lower(), rest, target)
+    return _from_uri(scheme.decode("latin-1").lower(), rest)
 
 
-def _from_uri(scheme: str, rest: bytes, target: bytes) -> tuple[Endpoint, bytes, bytes]:
+def _from_uri(scheme: str, rest: bytes) -> tuple[Endpoint, bytes, bytes]:
     port = _DEFAULT_PORTS.get(scheme)
     if port is None:
         raise RequestRejectedError(
@@ -194,15 +206,14 @@ def _from_uri(scheme: str, rest: bytes, target: bytes) -> tuple[Endpoint, bytes,
     return endpoint, path, authority
 
 
-def _host_field(fields: FieldSection) -> bytes:
+def _host_field(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     values = [value for name, value in fields if name == b"host"]
     if not values:
         raise RequestRejectedError("No 'HOST' header in http request")
     return values[0]
 
 
-def _from_host_field(fields: FieldSection) -> Endpoint:
-    value = _host_field(fields)
+def _from_host_field(value: bytes) -> Endpoint:
     try:
         return parse_authority(value.decode("latin-1"), 80)
     except ValueError as exc:

@@ -369,3 +369,67 @@ async def test_closing_twice_and_asking_again_works(service, client):
     await client.appraise(EVIDENCE, [])
     await client.aclose()
     await client.aclose()
+
+
+CHALLENGE = {"nonce": "AAAA", "extra-params": {"jwt": "c.h.s"}}
+
+
+@pytest.mark.parametrize("name", ["extra-params", "extra_params"])
+async def test_a_challenge_is_asked_for_with_an_empty_object(service, client, name):
+    service.answer = lambda *_: (200, {}, json.dumps({name: {"jwt": "c.h.s"}}).encode())
+    assert await client.challenge() == "c.h.s"
+    method, path, headers, body = service.seen[0]
+    assert (method, path, body) == ("POST", "/challenge", b"{}")
+    assert headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"c.h.s",
+        b"[]",
+        b"{}",
+        b'{"nonce":"AAAA"}',
+        b'{"extra_params":"c.h.s"}',
+        b'{"extra_params":{"jwt":1}}',
+        b'{"extra_params":{"jwt":"c.h"}}',
+        b'{"extra_params":{"jwt":"c.h.s\\n"}}',
+        b'{"extra_params":{"jwt":"c.h.' + b"s" * 8192 + b'"}}',
+    ],
+)
+async def test_an_answer_without_a_challenge_is_an_error(service, client, body):
+    service.answer = lambda *_: (200, {}, body)
+    error = await failure(client.challenge(), AppraiserError, ErrorCode.AS_REJECTED)
+    assert "/challenge" in str(error)
+    assert len(str(error)) < 800
+
+
+async def test_a_challenge_is_not_read_beyond_its_limit(service, client):
+    service.answer = lambda *_: (200, {}, b" " * 20_000)
+    await failure(client.challenge(), AppraiserError, ErrorCode.AS_REJECTED)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, ErrorCode.AS_REJECTED), (404, ErrorCode.AS_REJECTED), (503, ErrorCode.AS_UNREACHABLE)],
+)
+async def test_a_service_that_gives_no_challenge_is_no_judge(service, client, status, code):
+    service.answer = lambda *_: (status, {}, b"Failed to get inner tee")
+    await failure(client.challenge(), AppraiserError, code)
+
+
+async def test_a_challenge_that_the_service_does_not_accept_is_the_peers_fault(service, client):
+    problem = {"code": "AS.CHALLENGE.INVALID_TOKEN", "detail": "challenge_token expired"}
+    service.answer = lambda *_: (401, {}, json.dumps(problem).encode())
+    error = await failure(client.appraise(EVIDENCE, []), UntrustedPeerError, ErrorCode.STALE)
+    assert "challenge_token expired" in str(error)
+
+
+async def test_runtime_data_goes_to_the_service_as_an_object(service, client):
+    claims = {"challenge_token": "c.h.s", "hpke_key_config": {"expire_timestamp": 1}}
+    text = json.dumps(claims, separators=(",", ":"), sort_keys=True)
+    await client.appraise(CocoEvidence("tdx", b"{}", None, text), [])
+    (request,) = json.loads(service.seen[0][3])["verification_requests"]
+    assert request["runtime_data"] == {"structured": claims}
+    assert request["runtime_data_hash_algorithm"] == "sha384"

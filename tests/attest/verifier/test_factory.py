@@ -6,7 +6,9 @@ import types
 
 import pytest
 
-from tng.attest.verifier.factory import make_verifier
+from tng.attest.verifier.any_of import AnyOfVerifier
+from tng.attest.verifier.factory import make_any_verifier, make_verifier
+from tng.attest.verifier.trustee import TrusteeVerifier
 from tng.clock import FixedClock
 from tng.config.model import Verify
 from tng.errors import ConfigError
@@ -88,3 +90,20 @@ def test_a_background_check_without_an_address_is_refused():
     )
     with pytest.raises(ConfigError, match="as_addr"):
         make_verifier(section, FixedClock(0))
+
+
+def test_one_section_is_its_own_verifier_and_several_are_any_of_them():
+    clock = FixedClock(0)
+    assert isinstance(make_any_verifier((verify(),), clock), TrusteeVerifier)
+    several = make_any_verifier((verify(), verify(model="passport")), clock)
+    assert isinstance(several, AnyOfVerifier)
+    assert several.models == ("background_check", "passport")
+
+
+def test_every_section_that_cannot_be_served_is_named(tmp_path):
+    gone = verify(trusted_certs_paths=[str(tmp_path / "gone.pem")])
+    with pytest.raises(ConfigError) as caught:
+        make_any_verifier((gone, verify(), gone), FixedClock(0))
+    assert [problem[:10] for problem in caught.value.problems] == ["verify[0]:", "verify[2]:"]
+    with pytest.raises(ConfigError, match="at least one"):
+        make_any_verifier((), FixedClock(0))

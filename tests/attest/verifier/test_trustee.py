@@ -2,97 +2,19 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import trio
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tng.attest.binding import pubkey_claims, runtime_data_for
-from tng.attest.certificate import make_certificate
 from tng.attest.checks import Findings, Step
 from tng.attest.evidence import CocoToken, dump_evidence
 from tng.attest.verifier.anchors import FetchedAnchors, PinnedAnchors
-from tng.attest.verifier.trustee import MAX_PEERS, TrusteeRules, TrusteeVerifier
+from tng.attest.verifier.judgements import MAX_PEERS
+from tng.attest.verifier.trustee import TrusteeRules, TrusteeVerifier
 from tng.clock import FixedClock
 from tng.errors import AppraiserError, ErrorCode, UntrustedPeerError
 from tng.verdict import Check, Outcome
-from tng.wire.dice import CocoEvidence, HashAlgorithm
-
-
-class Service:
-    """An attestation service in memory; `error` is raised instead of an answer."""
-
-    def __init__(self, signer):
-        self.signer = signer
-        self.error = None
-        self.delay = 0.01
-        self.calls = self.probes = 0
-        self.is_closed = False
-        self.change = lambda claims: None
-
-    async def appraise(self, evidence, policy_ids):
-        self.calls += 1
-        await trio.sleep(self.delay)
-        if self.error is not None:
-            raise self.error
-        claims = self.signer.claims(json.loads(evidence.aa_runtime_data))
-        self.change(claims)
-        return self.signer.sign(claims)
-
-    async def fetch_certificates(self):
-        await trio.lowlevel.checkpoint()
-        if self.error is not None:
-            raise self.error
-        return [self.signer.leaf, self.signer.ca]
-
-    async def probe(self):
-        self.probes += 1
-        await trio.sleep(self.delay)
-        if self.error is not None:
-            raise self.error
-
-    async def aclose(self):
-        self.is_closed = True
-
-
-class Peer:
-    """A key and the certificates it can make."""
-
-    def __init__(self, now):
-        self.now = now
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        public = self.key.public_key()
-        self.spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-    def certificate(self, extension):
-        return make_certificate(self.key, extension, self.now).public_bytes(Encoding.DER)
-
-    def evidence(self, runtime_data=None):
-        text = runtime_data if runtime_data is not None else runtime_data_for(self.spki)
-        evidence = CocoEvidence("tdx", b"{}", None, text, HashAlgorithm.SHA384)
-        return self.certificate(dump_evidence(evidence))
-
-    def passport(self, signer, **changes):
-        claims = {**signer.claims(pubkey_claims(self.spki)), **changes}
-        return self.certificate(dump_evidence(CocoToken(signer.sign(claims))))
-
-
-@pytest.fixture
-def service(signer):
-    return Service(signer)
-
-
-@pytest.fixture
-def peer(signer):
-    return Peer(signer.now)
-
-
-@pytest.fixture
-def clock(signer):
-    return FixedClock(float(signer.now))
 
 
 def background(service, clock, **rules):
@@ -196,10 +118,10 @@ async def test_a_cancelled_judge_leaves_the_work_to_the_next(service, clock, pee
 
 
 async def test_evidence_for_another_key_is_refused_before_anybody_is_asked(
-    service, clock, peer, signer, autojump_clock
+    make_peer, service, clock, peer, signer, autojump_clock
 ):
     verifier = background(service, clock)
-    error = await refusal(verifier, peer.evidence(runtime_data_for(Peer(signer.now).spki)))
+    error = await refusal(verifier, peer.evidence(runtime_data_for(make_peer(signer.now).spki)))
     assert error.code is ErrorCode.BINDING_MISMATCH
     assert error.verdict.checks[-1].number == Step.KEY_CLAIM
     assert service.calls == 0
@@ -303,9 +225,9 @@ async def test_a_passport_passes_without_any_service(signer, clock, peer):
     await verifier.aclose()
 
 
-async def test_a_passport_of_another_key_or_time_is_refused(signer, clock, peer):
+async def test_a_passport_of_another_key_or_time_is_refused(make_peer, signer, clock, peer):
     stolen = dump_evidence(CocoToken(signer.sign(signer.claims(pubkey_claims(peer.spki)))))
-    error = await refusal(passport(signer, clock), Peer(signer.now).certificate(stolen))
+    error = await refusal(passport(signer, clock), make_peer(signer.now).certificate(stolen))
     assert error.code is ErrorCode.BINDING_MISMATCH
     late = peer.passport(signer, exp=signer.now - 61)
     assert (await refusal(passport(signer, clock), late)).code is ErrorCode.STALE
@@ -343,9 +265,9 @@ async def test_any_signer_is_trusted_only_when_the_operator_says_so(
 
 
 async def test_a_service_with_a_new_signer_is_believed_after_a_look(
-    signer, make_signer, clock, peer, autojump_clock
+    make_service, signer, make_signer, clock, peer, autojump_clock
 ):
-    service = Service(signer)
+    service = make_service(signer)
     verifier = passport(signer, clock, service)
     await verifier.judge(peer.passport(signer), "x")
     service.signer = make_signer("next AS")
@@ -390,8 +312,10 @@ async def test_an_absent_service_is_looked_for_often_at_first(service, clock, au
     assert verifier.not_ready is None
 
 
-async def test_a_passport_verifier_is_ready_once_it_has_anchors(signer, clock, autojump_clock):
-    service = Service(signer)
+async def test_a_passport_verifier_is_ready_once_it_has_anchors(
+    make_service, signer, clock, autojump_clock
+):
+    service = make_service(signer)
     verifier = passport(signer, clock, service)
     assert verifier.not_ready is not None
     with trio.move_on_after(100):
@@ -422,9 +346,9 @@ async def test_an_unreachable_service_takes_readiness_and_an_answer_gives_it_bac
 
 
 async def test_a_passport_waits_for_anchors_that_cannot_be_fetched(
-    signer, clock, peer, autojump_clock
+    make_service, signer, clock, peer, autojump_clock
 ):
-    service = Service(signer)
+    service = make_service(signer)
     service.error = AppraiserError("absent")
     verifier = passport(signer, clock, service)
     error = await refusal(verifier, peer.passport(signer))

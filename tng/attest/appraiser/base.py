@@ -1,7 +1,8 @@
 """What turns evidence into a token: the seam in front of every attestation service.
 
 In: unjudged `CocoEvidence`.  Out: the text of a token that nobody has checked yet, or an
-exception.  Whether the token is to be believed is decided in `attest.token`, never here.
+exception.  Whether the token is to be believed is decided in `attest.token`, never here.  Evidence
+may have to answer a challenge: the same service gives one, and looks for it in the runtime data.
 """
 
 from __future__ import annotations
@@ -29,6 +30,14 @@ class Appraiser(Protocol):
         Raises:
             UntrustedPeerError: the service looked at the evidence and refused it.
             AppraiserError: the service could not be asked, or gave no answer to the question.
+        """
+        ...
+
+    async def challenge(self) -> str:
+        """A new challenge, a JWT for `challenge_token` in the runtime data of evidence.
+
+        Raises:
+            AppraiserError: the service could not be asked, or gives no challenges.
         """
         ...
 

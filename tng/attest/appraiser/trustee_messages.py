@@ -1,9 +1,9 @@
 """Bodies of Trustee's REST interface, both dialects, without any transport.
 
-Evidence in, the JSON octets of `POST /attestation` out; answers in, a token, certificates or a
-refusal out.  Source: Trustee 1.6 and later (a list of verification requests), Trustee up to 1.5.2
-(one flat request), Trustee 1.9 errors (RFC 9457 problem details), and the members `tng_code` and
-`checks` that this project's own service adds to those.
+Evidence in, the JSON octets of `POST /attestation` out; answers in, a token, a challenge,
+certificates or a refusal out.  Source: Trustee 1.6 and later (a list of verification requests,
+challenges as JWTs), Trustee up to 1.5.2 (one flat request), Trustee 1.9 errors (RFC 9457 problem
+details), and the members `tng_code` and `checks` that this project's own service adds to those.
 
 Invariant: whatever a service answers, reading it gives a value or one of the errors of
 `tng.errors`, and texts in them are bounded and printable.
@@ -36,6 +36,13 @@ MAX_DEVICES: Final = 64
 MAX_EXCERPT: Final = 300
 """Characters of a service's error text that a message repeats."""
 
+MAX_CHALLENGE: Final = 8 * 1024
+"""Characters of a challenge: a nonce signed with RSA has about 500, one that brings its signer's
+certificate along 1,500; Trustee itself reads no longer ones."""
+
+CHALLENGE_BODY: Final = b"{}"
+"""The request of `POST /challenge` for a challenge that fits every TEE."""
+
 MAX_ANCHORS: Final = 64
 """Certificates taken from one answer; services publish two or three."""
 
@@ -67,6 +74,9 @@ SERVICE_CODES: Final = frozenset(
     }
 )
 """Values of `tng_code` that are taken over; any other is `AS_REJECTED`."""
+
+_CHALLENGE_REFUSED: Final = "AS.CHALLENGE.INVALID_TOKEN"
+"""Value of `code` in a problem document about the challenge in the evidence."""
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
@@ -141,6 +151,27 @@ def parse_token_answer(body: bytes) -> str:
     return text
 
 
+def parse_challenge_answer(body: bytes) -> str:
+    """The challenge, a JWT, in a 200: member `jwt` of `extra_params` (or `extra-params`).
+
+    Raises:
+        AppraiserError: the body is something else.
+    """
+    try:
+        answer = parse_object(body)
+    except ValueError:
+        answer = {}
+    extra = answer.get("extra_params", answer.get("extra-params"))
+    text = extra.get("jwt") if isinstance(extra, dict) else None
+    if not isinstance(text, str) or len(text) > MAX_CHALLENGE or not _TOKEN.fullmatch(text):
+        raise AppraiserError(
+            f"expected an object with a token of at most {MAX_CHALLENGE} characters at "
+            f"extra_params.jwt, got {excerpt(body)}; services before Trustee 1.6 give none",
+            code=ErrorCode.AS_REJECTED,
+        )
+    return text
+
+
 def parse_certificates_answer(body: bytes) -> list[x509.Certificate]:
     """The certificates of a PEM file, 1 to `MAX_ANCHORS`.
 
@@ -172,7 +203,7 @@ def parse_refusal(body: bytes) -> tuple[ErrorCode, str, tuple[Check, ...]]:
         return ErrorCode.AS_REJECTED, excerpt(body), ()
     detail = problem.get("detail") or problem.get("title")
     words = _printable(detail) if isinstance(detail, str) else excerpt(body)
-    return _error_code(problem.get("tng_code")), words, tuple(_checks(problem.get("checks")))
+    return _error_code(problem), words, tuple(_checks(problem.get("checks")))
 
 
 def excerpt(body: bytes) -> str:
@@ -225,11 +256,13 @@ def _is_encodable(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _error_code(value: Json) -> ErrorCode:
+def _error_code(problem: dict[str, Json]) -> ErrorCode:
     """The code a service gives, if it is one that a service has a say in."""
+    value = problem.get("tng_code")
     if isinstance(value, str) and value in SERVICE_CODES:
         return ErrorCode(value)
-    return ErrorCode.AS_REJECTED
+    # Its status is 401, which otherwise says something about the call and not about the evidence.
+    return ErrorCode.STALE if problem.get("code") == _CHALLENGE_REFUSED else ErrorCode.AS_REJECTED
 
 
 def _checks(value: Json) -> list[Check]:

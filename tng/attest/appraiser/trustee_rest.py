@@ -2,9 +2,10 @@
 
 In: evidence.  Out: the service's token, unchecked; or whose fault it is that there is none:
 `UntrustedPeerError` when the service looked at the evidence and refused it (400, 422 and other
-client errors about the request, 500 with a text from older services), `AppraiserError` when the
-service could not be asked (no connection, too slow, 429, 502, 503, 504) or when the address is
-not that of such a service (redirects, 401, 403, 404, 405, answers that are no token).
+client errors about the request, 401 about its challenge, 500 with a text from older services),
+`AppraiserError` when the service could not be asked (no connection, too slow, 429, 502, 503, 504)
+or when the address is not that of such a service (redirects, 401, 403, 404, 405, answers that are
+no token).  Also out: a challenge that evidence has to answer, and the signer's certificates.
 
 Source: Trustee's REST interface as TNG 2.12.0 uses it.  Different on purpose: an overall time
 limit, limits on every answer, no redirects, no compressed answers, and the dialect of an old
@@ -22,12 +23,14 @@ from urllib.parse import urlsplit
 import trio
 
 from tng.attest.appraiser.trustee_messages import (
+    CHALLENGE_BODY,
     WANTS_FLAT,
     WANTS_LIST,
     attestation_body,
     excerpt,
     flat_body,
     parse_certificates_answer,
+    parse_challenge_answer,
     parse_refusal,
     parse_token_answer,
 )
@@ -50,6 +53,9 @@ CONNECT_TIMEOUT_S: Final = 5.0
 TOTAL_TIMEOUT_S: Final = 10.0
 """Seconds for one call from its start to the last octet of the answer; a judgement takes under
 one second, and somebody is waiting for it."""
+
+MAX_CHALLENGE_BODY: Final = 16 * 1024
+"""Octets of an answer to POST /challenge: the challenge itself, and a nonce."""
 
 MAX_CERTIFICATES_BODY: Final = 256 * 1024
 """Octets of an answer to GET /certificate."""
@@ -113,6 +119,16 @@ class TrusteeRestAppraiser:
             except AppraiserError as exc:
                 raise AppraiserError(f"{self._shown}/attestation: {exc}", code=exc.code) from exc
         raise self._refusal("/attestation", status, body)
+
+    async def challenge(self) -> str:
+        """See `Appraiser.challenge`."""
+        status, body = await self._call("POST", "/challenge", CHALLENGE_BODY, MAX_CHALLENGE_BODY)
+        if status == 200:
+            try:
+                return parse_challenge_answer(body)
+            except AppraiserError as exc:
+                raise AppraiserError(f"{self._shown}/challenge: {exc}", code=exc.code) from exc
+        raise self._no_answer("/challenge", status, body)
 
     async def fetch_certificates(self) -> list[x509.Certificate]:
         """See `Appraiser.fetch_certificates`."""

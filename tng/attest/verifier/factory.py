@@ -1,4 +1,7 @@
-"""From a `verify` section of the configuration to the judge that it describes."""
+"""From the `verify` sections of the configuration to the judge that they describe.
+
+Sections in, a verifier out; nothing is connected yet.  Several sections mean any of them.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,41 @@ from typing import TYPE_CHECKING, Final
 from tng import __version__
 from tng.attest.appraiser.trustee_rest import TrusteeRestAppraiser
 from tng.attest.verifier.anchors import FetchedAnchors, PinnedAnchors, load_pinned
+from tng.attest.verifier.any_of import AnyOfVerifier
 from tng.attest.verifier.trustee import TrusteeRules, TrusteeVerifier
 from tng.errors import ConfigError
 
 if TYPE_CHECKING:
     from tng.attest.appraiser.base import Appraiser
+    from tng.attest.verifier.base import StatementVerifier
     from tng.clock import Clock
     from tng.config.model import Verify
 
 USER_AGENT: Final = f"tng-gateway/{__version__}"
 """What attestation services see of us."""
+
+
+def make_any_verifier(sections: tuple[Verify, ...], clock: Clock) -> StatementVerifier:
+    """The verifier for all `verify` sections of an entry: a peer must satisfy any one of them.
+
+    Args:
+        sections: 1 or more, in the order in which they are tried.
+        clock: the time of day.
+
+    Raises:
+        ConfigError: one of them cannot be served (see `make_verifier`); all such are named.
+    """
+    if len(sections) == 1:
+        return make_verifier(sections[0], clock)
+    verifiers, problems = [], []
+    for index, section in enumerate(sections):
+        try:
+            verifiers.append(make_verifier(section, clock))
+        except ConfigError as exc:
+            problems += [f"verify[{index}]: {problem}" for problem in exc.problems]
+    if problems or not verifiers:
+        raise ConfigError(problems or ["verify: expected at least one section, got none"])
+    return AnyOfVerifier(verifiers, clock)
 
 
 def make_verifier(verify: Verify, clock: Clock) -> TrusteeVerifier:

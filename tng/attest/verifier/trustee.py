@@ -1,34 +1,35 @@
 """Judging a peer by the word of a Trustee attestation service.
 
-In: the peer's certificate.  Out: an `AttestedPeer`, or the refusal with every check made.
-Two models: background check (the certificate carries evidence, the service is asked) and passport
-(the certificate carries the service's token already).  Order of the checks: `attest.checks`.
+In: the peer's certificate, or over OHTTP its statement.  Out: an `AttestedPeer`, or the refusal
+with every check made.  Two models: background check (the peer shows evidence, the service is
+asked) and passport (the peer shows the service's token already).  Order of the checks:
+`attest.checks`.
 
-Judgements of one certificate at the same time share one call to the service; a pass is used again
-for at most a minute (`verifier.cache`), a refusal never is.
+Judgements of one certificate, or of one statement, at the same time share one call to the
+service; a pass is used again for at most a minute, a refusal never is (`verifier.judgements`).
 
 Invariant: an `AttestedPeer` leaves this module only after `check_token` returned for a token
-whose runtime data names the key of the very certificate that was judged.
+whose runtime data names the key of the very certificate or statement that was judged.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
-
-import trio
+from typing import TYPE_CHECKING, Literal
 
 from tng.attest.binding import pubkey_claims
 from tng.attest.certificate import PeerCertificate, parse_peer_certificate
 from tng.attest.checks import Findings, Step
 from tng.attest.evidence import CocoToken, parse_evidence
-from tng.attest.strict_json import parse_object, same_json
+from tng.attest.statement import MAX_TOKEN_AGE_S, Statement
 from tng.attest.token import LEEWAY_S, TokenVerdict, check_token
-from tng.attest.verifier import explain
-from tng.attest.verifier.cache import VerdictCache, fingerprint
-from tng.errors import AppraiserError, AttestationError, ErrorCode, UntrustedPeerError
+from tng.attest.verifier.cache import fingerprint
+from tng.attest.verifier.claims import check_certificate_claims, check_statement_claims
+from tng.attest.verifier.judgements import Judgements
+from tng.attest.verifier.service_watch import ServiceWatch
+from tng.errors import AppraiserError, ErrorCode, UntrustedPeerError
 from tng.verdict import AttestedPeer
 from tng.wire.dice import CocoEvidence
 
@@ -38,26 +39,10 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from tng.attest.appraiser.base import Appraiser
+    from tng.attest.strict_json import Json
     from tng.attest.verifier.anchors import FetchedAnchors, PinnedAnchors
     from tng.clock import Clock
     from tng.verdict import Verdict
-
-FIRST_RETRY_S: Final = 0.2
-"""Seconds until an absent service is looked for again; doubled up to `PROBE_INTERVAL_S`."""
-
-PROBE_INTERVAL_S: Final = 3.0
-"""Seconds between two looks at a service that is there."""
-
-PROBE_TIMEOUT_S: Final = 5.0
-"""Seconds after which a service that is silent counts as absent."""
-
-CLOSE_TIMEOUT_S: Final = 1.0
-"""Seconds that closing connections may take at the end."""
-
-MAX_PEERS: Final = 256
-"""Peer labels whose last verdict is kept for the status page; the oldest makes room."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +61,7 @@ class TrusteeRules:
 
 
 class TrusteeVerifier:
-    """A `Verifier` for tokens of a Trustee attestation service.
+    """A `StatementVerifier` for tokens of a Trustee attestation service.
 
     Args:
         rules: what is demanded.
@@ -96,151 +81,119 @@ class TrusteeVerifier:
         anchors: PinnedAnchors | FetchedAnchors | None,
         clock: Clock,
     ) -> None:
-        if rules.model == "background_check" and appraiser is None:
+        is_background_check = rules.model == "background_check"
+        if is_background_check and appraiser is None:
             raise ValueError("a background check needs an attestation service to ask")
         self._rules = rules
         self._appraiser = appraiser
         self._anchors = anchors
         self._clock = clock
-        self._cache = VerdictCache(clock)
-        self._flights: dict[bytes, _Flight] = {}
-        self._verdicts: dict[str, Verdict] = {}
-        self._not_ready: str | None = "the attestation service has not answered yet"
-        if appraiser is None:
-            self._not_ready = None
+        self._judgements = Judgements(clock)
+        self._watch = ServiceWatch(appraiser, anchors, is_asked_each_time=is_background_check)
 
     @property
     def not_ready(self) -> str | None:
         """See `Verifier.not_ready`."""
-        return self._not_ready
+        return self._watch.not_ready
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """See `StatementVerifier.models`."""
+        return (self._rules.model,)
 
     def verdicts(self) -> Mapping[str, Verdict]:
         """See `Verifier.verdicts`."""
-        return dict(self._verdicts)
+        return self._judgements.verdicts()
 
     def judged_nowait(self, certificate_der: bytes) -> AttestedPeer | None:
         """See `Verifier.judged_nowait`."""
-        return self._cache.get(fingerprint(certificate_der))
+        return self._judgements.held(fingerprint(certificate_der))
+
+    def judged_statement_nowait(self, statement: Statement) -> AttestedPeer | None:
+        """See `StatementVerifier.judged_statement_nowait`."""
+        return self._judgements.held(statement.fingerprint())
 
     async def judge(self, certificate_der: bytes, peer: str) -> AttestedPeer:
         """See `Verifier.judge`."""
-        key = fingerprint(certificate_der)
-        while True:
-            held = self._cache.get(key)
-            if held is not None:
-                self._keep(peer, held.verdict)
-                return held
-            flight = self._flights.get(key)
-            if flight is None:
-                return await self._lead(key, certificate_der, peer)
-            await flight.landed.wait()
-            match flight.outcome:
-                case AttestedPeer() as attested:
-                    self._keep(peer, attested.verdict)
-                    return attested
-                case AttestationError() as error:
-                    if flight.verdict is not None:
-                        self._keep(peer, flight.verdict)
-                    raise _again(error)
-                case None:  # the task that judged was cancelled: take its place
-                    continue
+        examine = functools.partial(self.examine_certificate, certificate_der)
+        return await self._judgements.judge(fingerprint(certificate_der), peer, examine)
+
+    async def judge_statement(self, statement: Statement, peer: str) -> AttestedPeer:
+        """See `StatementVerifier.judge_statement`."""
+        examine = functools.partial(self.examine_statement, statement)
+        return await self._judgements.judge(statement.fingerprint(), peer, examine)
+
+    async def challenge(self) -> str:
+        """See `StatementVerifier.challenge`."""
+        if self._appraiser is None or self._rules.model != "background_check":
+            raise AppraiserError(
+                "verify has model 'passport', in which no challenge is asked for",
+                code=ErrorCode.AS_REJECTED,
+            )
+        try:
+            return await self._appraiser.challenge()
+        except AppraiserError as exc:
+            self._note_failure(exc)
+            raise
 
     async def run(self) -> None:
         """See `Verifier.run`."""
-        if self._appraiser is None:
-            await trio.sleep_forever()
-        try:
-            await self._watch()
-        finally:
-            with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
-                await self.aclose()
+        await self._watch.run()
 
     async def aclose(self) -> None:
-        """Close the connections to the service; for users that never call `run`."""
-        if self._appraiser is not None:
-            await self._appraiser.aclose()
+        """See `Verifier.aclose`."""
+        await self._watch.aclose()
 
-    async def _watch(self) -> None:
-        pause = FIRST_RETRY_S
-        while True:
-            if await self._is_there():
-                if self._rules.model == "passport":
-                    await trio.sleep_forever()  # the anchors are here, nothing else is asked for
-                pause = FIRST_RETRY_S
-                await trio.sleep(PROBE_INTERVAL_S)
-            else:
-                await trio.sleep(pause)
-                pause = min(2 * pause, PROBE_INTERVAL_S)
+    async def examine_certificate(self, certificate_der: bytes, findings: Findings) -> AttestedPeer:
+        """Make every check on a certificate now, whatever was found out earlier.
 
-    async def _is_there(self) -> bool:
-        """Whether the service gave what judging needs; the answer is noted for `not_ready`."""
-        assert self._appraiser is not None
-        try:
-            with trio.fail_after(PROBE_TIMEOUT_S):
-                if self._anchors is not None:
-                    await self._anchors.get()
-                if self._rules.model == "background_check":
-                    await self._appraiser.probe()
-        except AppraiserError as exc:
-            self._note_absence(str(exc))
-        except trio.TooSlowError:
-            self._note_absence(f"the attestation service is silent for {PROBE_TIMEOUT_S:g} s")
-        else:
-            self._note_presence()
-            return True
-        return False
+        Args:
+            certificate_der: the peer's leaf certificate.
+            findings: where the checks are recorded.
 
-    def _note_absence(self, reason: str) -> None:
-        if self._not_ready != reason:
-            log.warning("attestation service is not available reason=%s", reason)
-        self._not_ready = reason
-
-    def _note_presence(self) -> None:
-        if self._not_ready is not None:
-            log.info("attestation service is available")
-        self._not_ready = None
-
-    async def _lead(self, key: bytes, certificate_der: bytes, peer: str) -> AttestedPeer:
-        """Judge, and share the outcome with everybody who asks meanwhile."""
-        flight = self._flights[key] = _Flight()
-        findings = Findings(self._clock.now())
-        try:
-            attested = await self._judge(certificate_der, findings)
-        except AttestationError as exc:
-            flight.outcome = exc
-            flight.verdict = _verdict_of(exc, findings)
-            self._keep(peer, flight.verdict)
-            is_judged = isinstance(exc, UntrustedPeerError)
-            event = "peer refused" if is_judged else "peer could not be judged"
-            log.warning("%s peer=%s code=%s error=%s", event, peer, exc.code, exc)
-            raise
-        else:
-            flight.outcome = attested
-            self._cache.put(key, attested)
-            self._keep(peer, attested.verdict)
-            log.info("peer accepted peer=%s %s", peer, explain.summary(attested.verdict))
-            return attested
-        finally:
-            del self._flights[key]
-            flight.landed.set()
-
-    async def _judge(self, certificate_der: bytes, findings: Findings) -> AttestedPeer:
+        Raises:
+            UntrustedPeerError: a check failed.
+            AppraiserError: the attestation service could not be asked.
+        """
         certificate = self._read_certificate(certificate_der, findings)
-        expected = pubkey_claims(certificate.spki_der)
-        evidence = self._read_evidence(certificate.extension, findings)
-        if isinstance(evidence, CocoToken):
-            findings.skipped(Step.KEY_CLAIM, "passport: the token is compared instead")
-            findings.skipped(Step.APPRAISAL, "passport: the peer brought its token")
-            text = evidence.text
-        else:
-            findings.tee = evidence.tee_type
-            _check_key_claim(evidence, expected, findings)
-            text = await self._appraise(evidence, findings)
-        token, record = await self._check_token(text, expected, findings)
-        now = self._clock.now()
-        end = min(token.expires_at, certificate.not_after)
+        shown = self._read_evidence(certificate.extension, findings)
+        expected: dict[str, Json] = dict(pubkey_claims(certificate.spki_der))
+        if isinstance(shown, CocoEvidence):
+            findings.tee = shown.tee_type
+            check_certificate_claims(shown, expected, findings)
+        text = await self._token_for(shown, findings)
+        token, record = await self._check_token(text, expected, None, findings)
+        self._watch.note_presence()
+        return self._accept(text, min(token.expires_at, certificate.not_after), record)
+
+    async def examine_statement(self, statement: Statement, findings: Findings) -> AttestedPeer:
+        """Make every check on a statement now, whatever was found out earlier.
+
+        Args:
+            statement: what the peer showed.
+            findings: where the checks are recorded.
+
+        Raises:
+            UntrustedPeerError: a check failed.
+            AppraiserError: the attestation service could not be asked.
+        """
+        findings.peer = statement.about.key_digest
+        findings.skipped(Step.CERTIFICATE, f"OHTTP has none, key {findings.peer[:16]}")
+        self._check_model(statement, findings)
+        shown, expected = statement.shown, statement.expected_claims
+        if isinstance(shown, CocoEvidence):
+            findings.tee = shown.tee_type
+            check_statement_claims(shown, expected, findings)
+        text = await self._token_for(shown, findings)
+        token, record = await self._check_token(text, expected, MAX_TOKEN_AGE_S, findings)
+        if statement.model == self._rules.model:
+            # Otherwise nobody was asked: a client's token says nothing about the service today.
+            self._watch.note_presence()
+        return self._accept(text, token.expires_at, record)
+
+    def _accept(self, text: str, end: float, record: Findings) -> AttestedPeer:
         # A token or certificate that only the leeway admits lives until the end of the leeway.
-        valid_until = end if end > now else end + LEEWAY_S
+        valid_until = end if end > self._clock.now() else end + LEEWAY_S
         return AttestedPeer(record.verdict(valid_until=valid_until), text)
 
     def _read_certificate(self, certificate_der: bytes, findings: Findings) -> PeerCertificate:
@@ -259,10 +212,29 @@ class TrusteeVerifier:
             raise findings.refusal(Step.EVIDENCE_FORMAT, exc.code, str(exc)) from exc
         model = "passport" if isinstance(evidence, CocoToken) else "background_check"
         if model != self._rules.model:
-            detail = f"the peer attests with model {model!r}, verify has {self._rules.model!r}"
-            raise findings.refusal(Step.EVIDENCE_FORMAT, ErrorCode.EVIDENCE_MALFORMED, detail)
+            raise self._other_model(model, findings)
         findings.passed(Step.EVIDENCE_FORMAT, f"model {model}, {len(extension)} octets")
         return evidence
+
+    def _check_model(self, statement: Statement, findings: Findings) -> None:
+        """Clients show tokens in either model: in a background check, the one we gave them."""
+        is_given = statement.is_clients and isinstance(statement.shown, CocoToken)
+        if statement.model != self._rules.model and not is_given:
+            raise self._other_model(statement.model, findings)
+        what = "a client's token" if is_given else f"model {statement.model}"
+        findings.passed(Step.EVIDENCE_FORMAT, what)
+
+    def _other_model(self, model: str, findings: Findings) -> UntrustedPeerError:
+        detail = f"the peer attests with model {model!r}, verify has {self._rules.model!r}"
+        return findings.refusal(Step.EVIDENCE_FORMAT, ErrorCode.EVIDENCE_MALFORMED, detail)
+
+    async def _token_for(self, shown: CocoEvidence | CocoToken, findings: Findings) -> str:
+        """The token that is to be judged: the peer's, or the service's about its evidence."""
+        if isinstance(shown, CocoEvidence):
+            return await self._appraise(shown, findings)
+        findings.skipped(Step.KEY_CLAIM, "passport: the token is compared instead")
+        findings.skipped(Step.APPRAISAL, "passport: the peer brought its token")
+        return shown.text
 
     async def _appraise(self, evidence: CocoEvidence, findings: Findings) -> str:
         assert self._appraiser is not None
@@ -275,14 +247,17 @@ class TrusteeVerifier:
             raise findings.refused(exc.code, str(exc)) from exc
         except AppraiserError as exc:
             findings.failed(Step.APPRAISAL, str(exc))
-            if exc.code is ErrorCode.AS_UNREACHABLE:
-                self._note_absence(str(exc))
+            self._note_failure(exc)
             raise
         findings.passed(Step.APPRAISAL, f"the service gave a token for tee {evidence.tee_type!r}")
         return text
 
     async def _check_token(
-        self, text: str, expected: Mapping[str, str], findings: Findings
+        self,
+        text: str,
+        expected: Mapping[str, Json],
+        max_age_s: float | None,
+        findings: Findings,
     ) -> tuple[TokenVerdict, Findings]:
         """Check against the known anchors, and once more if the service has newer ones."""
         anchors = await self._known_anchors(findings)
@@ -292,10 +267,11 @@ class TrusteeVerifier:
                 token = check_token(
                     text,
                     anchors=anchors,
-                    expected_claims=dict(expected),
+                    expected_claims=expected,
                     policy_ids=self._rules.policy_ids,
                     now=self._clock.now(),
                     allow_simulated=self._rules.allow_simulated,
+                    max_age_s=max_age_s,
                     findings=record,
                 )
             except UntrustedPeerError:
@@ -306,7 +282,6 @@ class TrusteeVerifier:
                 if anchors is None:
                     raise
             else:
-                self._note_presence()
                 return token, record
 
     async def _known_anchors(self, findings: Findings) -> tuple[x509.Certificate, ...] | None:
@@ -316,51 +291,9 @@ class TrusteeVerifier:
             return await self._anchors.get()
         except AppraiserError as exc:
             findings.failed(Step.TOKEN_SIGNER, str(exc))
-            self._note_absence(str(exc))
+            self._watch.note_absence(str(exc))
             raise
 
-    def _keep(self, peer: str, verdict: Verdict) -> None:
-        self._verdicts.pop(peer, None)
-        while len(self._verdicts) >= MAX_PEERS:
-            del self._verdicts[next(iter(self._verdicts))]
-        self._verdicts[peer] = verdict
-
-
-class _Flight:
-    """One judgement under way, and what it came to; None means that it was cancelled."""
-
-    def __init__(self) -> None:
-        self.landed = trio.Event()
-        self.outcome: AttestedPeer | AttestationError | None = None
-        self.verdict: Verdict | None = None
-
-
-def _check_key_claim(
-    evidence: CocoEvidence, expected: Mapping[str, str], findings: Findings
-) -> None:
-    """Refuse evidence for another key before anybody is asked about it."""
-    try:
-        runtime_data = parse_object(evidence.aa_runtime_data.encode("utf-8", "surrogatepass"))
-    except ValueError as exc:
-        detail = f"aa_runtime_data is not a JSON object: {exc}"
-        raise findings.refusal(Step.KEY_CLAIM, ErrorCode.EVIDENCE_MALFORMED, detail) from exc
-    for name, value in expected.items():
-        if not same_json(runtime_data.get(name), value):
-            seen = runtime_data.get(name)
-            detail = f"{name!r} is {seen!r:.120}, the certificate's key needs {value!r}"
-            raise findings.refusal(Step.KEY_CLAIM, ErrorCode.BINDING_MISMATCH, detail)
-    findings.passed(Step.KEY_CLAIM, "runtime data names the certificate's key")
-
-
-def _verdict_of(error: AttestationError, findings: Findings) -> Verdict:
-    """The verdict to keep for a peer that got no pass."""
-    if isinstance(error, UntrustedPeerError) and error.verdict is not None:
-        return error.verdict
-    return findings.verdict(code=error.code)
-
-
-def _again(error: AttestationError) -> AttestationError:
-    """A second exception that says the same: one object cannot travel up two tasks."""
-    if isinstance(error, UntrustedPeerError):
-        return UntrustedPeerError(str(error), code=error.code, verdict=error.verdict)
-    return AppraiserError(str(error), code=error.code)
+    def _note_failure(self, error: AppraiserError) -> None:
+        if error.code is ErrorCode.AS_UNREACHABLE:
+            self._watch.note_absence(str(error))

@@ -81,7 +81,7 @@ class HttpProxyIngress:
         while True:
             request = await self._next_request(client, server)
             if request.method == b"CONNECT":
-                destination = connect_destination(request)
+                destination = connect_destination(request.target)
                 client.unread(server.trailing_data[0])
                 await self._flow.carry(Accepted(client, destination, CONNECTED, error_response))
                 return

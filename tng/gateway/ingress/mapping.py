@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tng.dataplane.plain import PlainEnd
 from tng.endpoint import Endpoint
-from tng.gateway.flow import Accepted, Flow
+from tng.gateway.flow import Accepted, Carrier
 
 
 class MappingIngress:
@@ -19,7 +19,7 @@ class MappingIngress:
         target: where all of them go.
     """
 
-    def __init__(self, flow: Flow, target: Endpoint) -> None:
+    def __init__(self, flow: Carrier, target: Endpoint) -> None:
         self._flow = flow
         self._target = target
 

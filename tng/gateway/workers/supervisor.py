@@ -152,6 +152,10 @@ class Supervisor:
         ]
         return reasons + [reason for slot in self._slots for reason in slot.not_ready()]
 
+    def keys_status(self, entry: Entry) -> dict[str, object] | None:
+        """The HPKE keys of an entry whose transport is OHTTP; None for the others."""
+        return self._plan.keys_status(entry)
+
     def pool_status(self, entry: Entry) -> dict[str, object] | None:
         """The tunnels of all workers; each shard says whose it is."""
         empty = self._plan.pool_status(entry)

@@ -1,0 +1,272 @@
+"""The client's side of HTTP/1 connections, and the connections that wait to be used again.
+
+In: octets of requests, made elsewhere.  Out: response heads, and bodies as they come.  An idle
+connection is watched: one that its server closes is dropped at once, so that a request seldom
+meets a connection that is about to end.
+
+Invariant: a connection goes back to the pool only when both messages on it were complete.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Final
+
+from tng.dataplane.reactor import Reactor
+from tng.dataplane.socket_end import SocketEnd
+from tng.dataplane.timers import Timer
+from tng.errors import RemoteProtocolError
+from tng.wire.http1_body import BodyReader, response_body
+from tng.wire.http1_head import (
+    MAX_HEAD_SIZE,
+    Fields,
+    ResponseHead,
+    find_head_end,
+    is_persistent,
+    parse_response_head,
+)
+
+IDLE_S: Final = 15.0
+"""Seconds that an unused connection is kept; a request that follows later pays for a new one."""
+
+MAX_IDLE: Final = 128
+"""Unused connections kept per destination."""
+
+MAX_INFORMATIONAL: Final = 32
+"""Informational responses before a final one."""
+
+_RECEIVE_SIZE: Final = 64 * 1024
+
+
+class Upstream:
+    """One connection to a server.
+
+    Args:
+        end: the connection; owned from here on.
+
+    Attributes:
+        end: the same.
+        is_reused: whether an earlier request was served on it.
+        heard: whether anything of the response to the present request has come.
+    """
+
+    __slots__ = ("_data", "_has_ended", "_is_persistent", "_reader", "end", "heard", "is_reused")
+
+    def __init__(self, end: SocketEnd) -> None:
+        self.end = end
+        self.is_reused = False
+        self.heard = False
+        self._data: bytes | bytearray = b""
+        self._reader: BodyReader | None = None
+        self._is_persistent = False
+        self._has_ended = False
+
+    async def response_head(self, method: bytes) -> ResponseHead:
+        """The head of the final response; informational ones are passed over.
+
+        Args:
+            method: of the request, which decides whether there is a body.
+
+        Raises:
+            RemoteProtocolError: not HTTP/1, or it ended before a response.
+            NetError: the connection broke.
+        """
+        for _ in range(MAX_INFORMATIONAL):
+            head = await self._one_head()
+            if head.status >= 200:
+                self._begin_body(head, method)
+                return head
+            if head.status == 101:
+                raise RemoteProtocolError("the server switches protocols without being asked")
+        raise RemoteProtocolError(f"more than {MAX_INFORMATIONAL} informational responses")
+
+    async def read(self) -> list[bytes]:
+        """The next pieces of the body, at least one; empty at its end.
+
+        Raises:
+            RemoteProtocolError: the body is malformed, or was cut short.
+            NetError: the connection broke.
+        """
+        reader = self._reader
+        if reader is None:
+            raise AssertionError("a body is read after its head")
+        while not reader.is_done:
+            if self._data:
+                data, self._data = self._data, b""
+            elif not self._has_ended:
+                data = await self.end.receive(_RECEIVE_SIZE)
+            else:
+                data = b""
+            if not data:
+                reader.at_eof()
+                return []
+            pieces = reader.feed(bytes(data))
+            if pieces:
+                return pieces
+        return []
+
+    def look(self) -> bool:
+        """Whether `read` would return at once; takes from the socket what is there.
+
+        Raises:
+            NetError: the connection broke.
+        """
+        reader = self._reader
+        if self._data or self._has_ended or (reader is not None and reader.is_done):
+            return True
+        data = self.end.receive_nowait(_RECEIVE_SIZE)
+        if data is None:
+            return False
+        self._data, self._has_ended = data, not data
+        return True
+
+    @property
+    def trailers(self) -> Fields:
+        """Fields after the body, once it is complete."""
+        return self._reader.trailers if self._reader is not None else []
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the response has been read to its end."""
+        return self._reader is not None and self._reader.is_done
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether another request may follow, as far as the response tells."""
+        reader = self._reader
+        return self._is_persistent and reader is not None and reader.is_done and not reader.rest
+
+    def renew(self) -> None:
+        """Be ready for the next request."""
+        self.is_reused = True
+        self.heard = False
+        self._reader = None
+        self._data = b""
+
+    def _begin_body(self, head: ResponseHead, method: bytes) -> None:
+        self._reader = response_body(head, method)
+        self._is_persistent = is_persistent(head)
+
+    async def _one_head(self) -> ResponseHead:
+        data = bytearray(self._data)
+        searched = 0
+        while (length := find_head_end(data, searched)) < 0:
+            if len(data) > MAX_HEAD_SIZE:
+                raise RemoteProtocolError(f"a response head of more than {MAX_HEAD_SIZE} octets")
+            searched = max(0, len(data) - 3)
+            more = await self.end.receive(_RECEIVE_SIZE)
+            if not more:
+                raise RemoteProtocolError("the server closed before it answered")
+            self.heard = True
+            data += more
+        self._data = bytes(data[length:])
+        return parse_response_head(bytes(data[:length]))
+
+
+Connect = Callable[[], Awaitable[SocketEnd]]
+"""Makes a new connection."""
+
+
+class _Idle:
+    """A connection that waits in the pool."""
+
+    __slots__ = ("timer", "upstream")
+
+    def __init__(self, upstream: Upstream, timer: Timer) -> None:
+        self.upstream = upstream
+        self.timer = timer
+
+
+class UpstreamPool:
+    """Connections that can be used again, by destination.
+
+    Args:
+        reactor: where they live.
+    """
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self._idle: dict[Hashable, collections.deque[_Idle]] = {}
+        self._is_draining = False
+
+    async def take(self, key: Hashable, connect: Connect) -> Upstream:
+        """A connection for one request: the one used last, or a new one.
+
+        Args:
+            key: what connections can stand for each other.
+            connect: makes a new one.
+
+        Raises:
+            TngError: what `connect` raises.
+        """
+        held = self._idle.get(key)
+        while held:
+            idle = held.pop()
+            if not held:
+                del self._idle[key]
+            idle.timer.cancel()
+            upstream = idle.upstream
+            upstream.end.on_readable = None
+            if not upstream.end.is_closed:
+                upstream.renew()
+                return upstream
+        return await self.take_new(connect)
+
+    async def take_new(self, connect: Connect) -> Upstream:
+        """A connection that no request has used."""
+        return Upstream(await connect())
+
+    def put(self, key: Hashable, upstream: Upstream) -> None:
+        """Keep a connection whose response is complete; close it if it cannot be used again."""
+        held = self._idle.get(key)
+        if held is None:
+            held = self._idle[key] = collections.deque()
+        if self._is_draining or not upstream.is_reusable or len(held) >= MAX_IDLE:
+            upstream.end.close()
+            if not held:
+                del self._idle[key]
+            return
+        end = upstream.end
+
+        def drop() -> None:
+            self._drop(key, idle)
+
+        idle = _Idle(upstream, self._reactor.call_later(IDLE_S, drop))
+        held.append(idle)
+        # Octets or the end: whatever a server says unasked, this connection is over.
+        end.on_readable = drop
+        end.watch(True, False)
+
+    def drain(self) -> None:
+        """Close every unused connection, and those in use when they come back."""
+        self._is_draining = True
+        for key, held in list(self._idle.items()):
+            for idle in list(held):
+                self._drop(key, idle)
+
+    def _drop(self, key: Hashable, idle: _Idle) -> None:
+        idle.timer.cancel()
+        idle.upstream.end.on_readable = None
+        idle.upstream.end.close()
+        held = self._idle.get(key)
+        if held is not None and idle in held:
+            held.remove(idle)
+            if not held:
+                del self._idle[key]
+
+
+async def read_limited(upstream: Upstream, limit: int) -> bytes:
+    """The whole body of a response.
+
+    Raises:
+        RemoteProtocolError: it is longer than `limit` octets.
+        NetError: see `Upstream.read`.
+    """
+    gathered = bytearray()
+    while pieces := await upstream.read():
+        for piece in pieces:
+            gathered += piece
+        if len(gathered) > limit:
+            raise RemoteProtocolError(f"an answer of more than {limit} octets")
+    return bytes(gathered)

@@ -1,0 +1,101 @@
+"""Options of sockets that netfilter modes need (Linux).
+
+Transparent listeners take connections to addresses that are not ours; the destination of such a
+connection is its own address, and that of a redirected one is remembered by the kernel.  Marked
+sockets are ours: no rule captures them.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Final
+
+import trio
+
+from tng.dataplane import dial
+from tng.dataplane.plain import PlainEnd
+from tng.dataplane.reactor import Reactor
+from tng.endpoint import Endpoint
+from tng.tunnel.bridge import Bridge
+from tng.tunnel.dialer import CONNECT_TIMEOUT_S, Dialer
+
+_SO_ORIGINAL_DST: Final = 80  # linux/netfilter_ipv4.h; the socket module does not name it
+_SOCKADDR_IN: Final = struct.Struct("!2xH4s8x")
+
+
+def make_transparent(sock: socket.socket) -> None:
+    """Let a listener take connections to addresses that this machine has not.
+
+    Raises:
+        OSError: not allowed (CAP_NET_ADMIN).
+    """
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)
+
+
+def original_destination(sock: socket.socket) -> Endpoint | None:
+    """Where a redirected connection was going to; None for one that came here by itself."""
+    try:
+        raw = sock.getsockopt(socket.IPPROTO_IP, _SO_ORIGINAL_DST, _SOCKADDR_IN.size)
+        own = sock.getsockname()[:2]
+    except OSError:
+        return None  # the kernel does not follow it, or it has gone already
+    port, address = _SOCKADDR_IN.unpack(raw)
+    original = Endpoint(socket.inet_ntoa(address), port)
+    return None if original == own else original
+
+
+class MarkedDialer(Dialer):
+    """A dialer whose connections no rule captures.
+
+    Args:
+        reactor: where the connections live.
+        bridge: through which names are resolved.
+        mark: firewall mark of the connections, 1 or more.
+    """
+
+    def __init__(self, reactor: Reactor, bridge: Bridge, mark: int) -> None:
+        super().__init__(reactor, bridge)
+        self._mark = mark
+
+    async def connect_socket(self, endpoint: Endpoint) -> socket.socket:
+        """As `Dialer.connect_socket`, marked."""
+        addresses = await self._addresses(endpoint)
+        return await dial.connect_socket(
+            self._reactor, addresses, CONNECT_TIMEOUT_S, mark=self._mark
+        )
+
+    async def connect(self, endpoint: Endpoint) -> PlainEnd:
+        """As `Dialer.connect`, marked."""
+        return PlainEnd(self._reactor, await self.connect_socket(endpoint))
+
+
+class MarkedSockets(trio.abc.SocketFactory):
+    """Makes the sockets of trio's side: questions to attestation services are not captured either.
+
+    Args:
+        mark: firewall mark, 1 or more.
+    """
+
+    def __init__(self, mark: int) -> None:
+        self._mark = mark
+
+    def socket(
+        self,
+        family: socket.AddressFamily | int = socket.AF_INET,
+        type: socket.SocketKind | int = socket.SOCK_STREAM,  # noqa: A002 - trio's name
+        proto: int = 0,
+    ) -> trio.socket.SocketType:
+        """A socket, marked where it is one of the Internet.
+
+        Raises:
+            OSError: there is no socket, or it cannot be marked.
+        """
+        made = socket.socket(family, type, proto)
+        try:
+            if family in {socket.AF_INET, socket.AF_INET6}:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._mark)
+        except BaseException:
+            made.close()
+            raise
+        return trio.socket.from_stdlib_socket(made)
