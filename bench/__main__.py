@@ -26,7 +26,7 @@ from bench.processes import Stage, StartFailed
 from bench.session import Results, Session, Settings
 from bench.systems import REFERENCE, ROOT
 from bench.table import dump_json, dump_markdown, dump_text, make_lines
-from bench.workloads import WORKLOADS, Workload
+from bench.workloads import GROUPS, WORKLOADS, Workload
 from tng import __version__
 from tng.clock import SystemClock
 
@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tools/bench", description="Measure this gateway and the reference side by side."
     )
+    parser.add_argument("group", nargs="?", choices=GROUPS, help="only the workloads of this group")
     parser.add_argument("--quick", action="store_true", help="one second, once, fewer workloads")
     parser.add_argument(
         "--workload",
@@ -115,7 +116,9 @@ def _count(text: str) -> int:
 def _chosen(arguments: argparse.Namespace) -> list[Workload]:
     if arguments.workload:
         return [WORKLOADS[name] for name in arguments.workload]
-    return [each for each in WORKLOADS.values() if each.is_quick or not arguments.quick]
+    names = GROUPS[arguments.group] if arguments.group else WORKLOADS
+    asked = [WORKLOADS[name] for name in names]
+    return [each for each in asked if each.is_quick or not arguments.quick]
 
 
 def _print(

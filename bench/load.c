@@ -1,7 +1,7 @@
 /* Load for the benchmarks: backends that cost next to nothing, and clients that count.
  *
  *   load serve bulk|http|sse       listen on a free port of loopback, print it, serve until killed
- *   load bulk|churn|keepalive|sse|idle [options]
+ *   load bulk|churn|keepalive|first|sse|idle [options]
  *                                  one run; the last line of output is a JSON object
  *
  *   -p PORT   the service, or the port of the egress that stands for it
@@ -9,6 +9,10 @@
  *   -n COUNT  connections at the same time
  *   -t S      seconds to measure
  *   -u        bulk: upload instead of download
+ *   -r        answers may come with other header fields, and in chunks: an HTTP gateway wrote them
+ *
+ * `first` opens a stream of server-sent events for each measurement, and leaves after its first
+ * token, which the service sends at once.
  *
  * `sse` and `idle` print a line "ready" when all connections are established and settled; `idle`
  * then keeps them until its input ends.  Every answer is checked: status, length, and of bulk data
@@ -49,7 +53,7 @@ enum {
 };
 
 static const uint64_t SECOND = 1000000000;
-static int service_port, proxy_port, connections = 1, is_upload;
+static int service_port, proxy_port, connections = 1, is_upload, is_rewritten;
 static double seconds = 3;
 static int errors;
 
@@ -331,6 +335,21 @@ static void serve_http(void) {
 static struct peer *streams[MAX_STREAMS];
 static int stream_count;
 
+/* Sends the next token of a stream; what does not fit is left out, and seen as missing. */
+static void send_token(struct peer *peer) {
+    char token[TOKEN + 1];
+    int size = sprintf(token, "data: {\"t\":%020lu,\"s\":%010u,\"p\":\"", now(), peer->sequence);
+    memset(token + size, 'p', TOKEN - size);
+    memcpy(token + TOKEN - 4, "\"}\n\n", 4);
+    ssize_t sent = send(peer->fd, token, TOKEN, MSG_NOSIGNAL);
+    if (sent == TOKEN) {
+        peer->sequence++;
+    } else if (!(sent < 0 && errno == EAGAIN)) {
+        close(peer->fd);
+        peer->fd = -1;
+    }
+}
+
 static void send_tokens(uint64_t at) {
     for (int i = 0; i < stream_count; i++) {
         struct peer *peer = streams[i];
@@ -340,17 +359,7 @@ static void send_tokens(uint64_t at) {
             continue;
         }
         if (peer->next > at) continue;
-        char token[TOKEN + 1];
-        int size = sprintf(token, "data: {\"t\":%020lu,\"s\":%010u,\"p\":\"", now(), peer->sequence);
-        memset(token + size, 'p', TOKEN - size);
-        memcpy(token + TOKEN - 4, "\"}\n\n", 4);
-        ssize_t sent = send(peer->fd, token, TOKEN, MSG_NOSIGNAL);
-        if (sent == TOKEN) {
-            peer->sequence++;
-        } else if (!(sent < 0 && errno == EAGAIN)) { /* a full socket skips one: seen as missing */
-            close(peer->fd);
-            peer->fd = -1;
-        }
+        send_token(peer);
         peer->next += TOKEN_MS * 1000000ull;
         if (peer->next < at) peer->next = at + TOKEN_MS * 1000000ull;
     }
@@ -364,6 +373,7 @@ static void start_stream(struct peer *peer) {
     peer->next = now() + rand_r(&seed) % (TOKEN_MS * 1000) * 1000ull;
     streams[stream_count++] = peer;
     if (send(peer->fd, head, sizeof head - 1, MSG_NOSIGNAL) < 0) perror("send");
+    send_token(peer);
 }
 
 static void serve_sse(void) {
@@ -438,6 +448,7 @@ enum stage { CONNECTING, ASKING, WAITING, ESTABLISHED, BROKEN };
 struct client {
     enum stage stage;
     int fd, filled;
+    int is_chunked, size, left, skipped; /* of chunks: the size being read, octets of data left */
     uint32_t sequence;
     uint64_t began;
     char buffer[4096];
@@ -510,8 +521,72 @@ static struct client *make_clients(void) {
     return clients;
 }
 
-/* One request per connection, or one after the other on connections that stay. */
-static void run_requests(int is_kept) {
+/* Takes the framing of chunks out of what came from `from` on; -1 if the stream has ended. */
+static int unframe(struct client *client, int from) {
+    int to = from;
+    for (int i = from; i < client->filled;) {
+        if (client->left) {
+            int count = client->filled - i < client->left ? client->filled - i : client->left;
+            memmove(client->buffer + to, client->buffer + i, count);
+            to += count, i += count, client->left -= count;
+            if (!client->left) client->skipped = 2;
+            continue;
+        }
+        char octet = client->buffer[i++];
+        if (client->skipped) {
+            client->skipped--;
+        } else if (octet == '\n') {
+            if (!client->size) return -1;
+            client->left = client->size, client->size = 0;
+        } else if (octet != '\r') {
+            int digit = octet <= '9' ? octet - '0' : (octet | 32) - 'a' + 10;
+            if (digit < 0 || digit > 15 || client->size >= 1 << 24) return -1;
+            client->size = client->size * 16 + digit;
+        }
+    }
+    client->filled = to;
+    return 0;
+}
+
+/* Removes the head of an answer of events from the buffer: 1 done, 0 incomplete, -1 wrong. */
+static int take_head(struct client *client) {
+    int head = head_size(client->buffer, client->filled);
+    if (!head) return 0;
+    if (strncmp(client->buffer + 9, "200", 3)) return -1;
+    client->buffer[head - 1] = 0;
+    client->is_chunked = strcasestr(client->buffer, "\ntransfer-encoding: chunked") != 0;
+    client->size = client->left = client->skipped = 0;
+    client->filled -= head;
+    memmove(client->buffer, client->buffer + head, client->filled);
+    return client->is_chunked && unframe(client, 0) ? -1 : 1;
+}
+
+/* Whether the whole answer is there: 1 yes, 0 not yet, -1 it is another one. */
+static int is_answered(const struct client *client) {
+    if (!is_rewritten) {
+        if (client->filled < answer_size) return 0;
+        int is_same = client->filled == answer_size && !memcmp(client->buffer, answer, answer_size);
+        return is_same ? 1 : -1;
+    }
+    int head = head_size(client->buffer, client->filled);
+    if (!head || client->filled < head + BODY) return 0;
+    int is_good = !strncmp(client->buffer + 9, "200", 3) && client->filled == head + BODY &&
+                  !memcmp(client->buffer + head, answer + answer_size - BODY, BODY);
+    return is_good ? 1 : -1;
+}
+
+/* Whether the first token is there. */
+static int has_first_token(const struct client *client) {
+    int head = head_size(client->buffer, client->filled);
+    if (!head) return 0;
+    if (strncmp(client->buffer + 9, "200", 3)) return -1;
+    const char *token = memmem(client->buffer + head, client->filled - head, "data: {\"t\":", 11);
+    return token && client->buffer + client->filled - token >= TOKEN;
+}
+
+/* One request per connection, up to its end or its first token, or one after the other on
+ * connections that stay. */
+static void run_requests(int is_kept, int is_first) {
     struct client *clients = make_clients();
     uint64_t began = now(), end = began + seconds * SECOND;
     for (int i = 0; i < connections; i++) open_client(clients + i);
@@ -521,10 +596,11 @@ static void run_requests(int is_kept) {
         for (int i = 0; i < count; i++) {
             struct client *client = events[i].data.ptr;
             int is_asking = client->stage == ASKING;
-            if (advance(client) && client->filled >= answer_size) {
-                if (client->filled > answer_size || memcmp(client->buffer, answer, answer_size)) {
+            if (advance(client)) {
+                int outcome = is_first ? has_first_token(client) : is_answered(client);
+                if (outcome < 0) {
                     give_up_on(client);
-                } else {
+                } else if (outcome > 0) {
                     add_latency(now() - client->began);
                     if (is_kept) {
                         client->began = now();
@@ -584,16 +660,14 @@ static void run_held(int is_sse) {
         for (int i = 0; i < count; i++) {
             struct client *client = events[i].data.ptr;
             enum stage before = client->stage;
-            int has_octets = advance(client), head;
+            int from = client->filled, has_octets = advance(client);
             if (has_octets && client->stage == WAITING) {
-                if (is_sse && (head = head_size(client->buffer, client->filled))) {
-                    client->filled -= head;
-                    memmove(client->buffer, client->buffer + head, client->filled);
-                    client->stage = ESTABLISHED;
-                } else if (!is_sse && client->filled >= answer_size) {
-                    client->stage = ESTABLISHED;
-                }
+                int outcome = is_sse ? take_head(client) : client->filled >= answer_size;
+                if (outcome > 0) client->stage = ESTABLISHED;
+                if (outcome < 0) give_up_on(client);
                 established += client->stage == ESTABLISHED;
+            } else if (has_octets && client->is_chunked && unframe(client, from)) {
+                give_up_on(client);
             }
             if (has_octets && is_sse && client->stage == ESTABLISHED)
                 gaps += take_tokens(client, since);
@@ -604,8 +678,8 @@ static void run_held(int is_sse) {
 }
 
 static void usage(void) {
-    fputs("expected: load serve bulk|http|sse, or load bulk|churn|keepalive|sse|idle "
-          "-p PORT [-x PORT] [-n COUNT] [-t SECONDS] [-u]\n", stderr);
+    fputs("expected: load serve bulk|http|sse, or load bulk|churn|keepalive|first|sse|idle "
+          "-p PORT [-x PORT] [-n COUNT] [-t SECONDS] [-u] [-r]\n", stderr);
     exit(2);
 }
 
@@ -624,21 +698,23 @@ int main(int count, char **words) {
         usage();
     }
     optind = 2;
-    for (int option; (option = getopt(count, words, "p:x:n:t:u")) > 0;) {
+    for (int option; (option = getopt(count, words, "p:x:n:t:ur")) > 0;) {
         switch (option) {
         case 'p': service_port = atoi(optarg); break;
         case 'x': proxy_port = atoi(optarg); break;
         case 'n': connections = atoi(optarg); break;
         case 't': seconds = atof(optarg); break;
         case 'u': is_upload = 1; break;
+        case 'r': is_rewritten = 1; break;
         default: usage();
         }
     }
     if (!service_port || connections < 1) usage();
     make_connect_request();
     if (!strcmp(words[1], "bulk")) run_bulk();
-    else if (!strcmp(words[1], "churn")) run_requests(0);
-    else if (!strcmp(words[1], "keepalive")) run_requests(1);
+    else if (!strcmp(words[1], "churn")) run_requests(0, 0);
+    else if (!strcmp(words[1], "keepalive")) run_requests(1, 0);
+    else if (!strcmp(words[1], "first")) run_requests(0, 1);
     else if (!strcmp(words[1], "sse")) run_held(1);
     else if (!strcmp(words[1], "idle")) run_held(0);
     else usage();

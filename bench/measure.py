@@ -47,7 +47,7 @@ def measure(
     match workload.kind:
         case Kind.DOWNLOAD | Kind.UPLOAD:
             return _bulk(binary, workload, seconds, pair)
-        case Kind.CHURN | Kind.KEEP_ALIVE:
+        case Kind.CHURN | Kind.KEEP_ALIVE | Kind.FIRST:
             return _requests(binary, workload, seconds, pair)
         case Kind.SSE:
             return _sse(binary, workload, seconds, pair)
@@ -72,14 +72,20 @@ def _bulk(binary: pathlib.Path, workload: Workload, seconds: float, pair: Pair) 
 
 
 def _requests(binary: pathlib.Path, workload: Workload, seconds: float, pair: Pair) -> Sample:
-    words = [workload.kind.value, *pair.words("http"), "-n", str(workload.count)]
+    backend = "sse" if workload.kind is Kind.FIRST else "http"
+    words = [workload.kind.value, *pair.words(backend), "-n", str(workload.count)]
     run(binary, words, min(seconds, 0.5))  # first verdicts, tunnels and pages are not the matter
-    before = pair.cpu_s()
+    before = [process.cpu_s() for process in pair.processes]
     counts = run(binary, words, seconds)
+    after = [process.cpu_s() for process in pair.processes]
     _sound(counts, counts["count"] * _MAX_MISSING / 100)
+    used = [(b - a) / counts["count"] * 1e6 for a, b in zip(before, after, strict=True)]
+    egress, ingress = used or (0.0, 0.0)
     return {
         "per_s": counts["count"] / counts["wall_s"],
-        "cpu_us": (pair.cpu_s() - before) / counts["count"] * 1e6,
+        "cpu_us": egress + ingress,
+        "egress_cpu_us": egress,
+        "ingress_cpu_us": ingress,
         "p50_us": counts["p50_us"],
         "p99_us": counts["p99_us"],
         "memory_mb": pair.memory() / 1e6,

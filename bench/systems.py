@@ -1,8 +1,9 @@
 """What is measured: pairs of an ingress and an egress on loopback, in front of cheap backends.
 
 In: which implementation, multiplexed or not, attested or not.  Out: a running pair, ready.  The
-ingress is an HTTP proxy reached by CONNECT, the egress maps one port to each backend; both
-implementations get the same configuration except for what their kind needs.
+ingress is an HTTP proxy reached by CONNECT, the egress maps one port to each backend; of OHTTP
+pairs the ingress maps ports as well.  Both implementations get the same configuration except for
+what their kind needs.
 Invariant: `multiplex` is written only where the kind says so; everything else has its default.
 """
 
@@ -21,6 +22,8 @@ from bench.processes import HOST, Process, Stage, StartFailed, choose_ports
 ROOT: Final = pathlib.Path(__file__).parents[1]
 REFERENCE: Final = ROOT / ".reference" / "bin" / "tng"
 BACKENDS: Final = ("bulk", "http", "sse")
+_WORKERS: Final = 2
+"""Processes of a side that has workers: as many as the smallest machine has processors."""
 
 
 class System(enum.Enum):
@@ -34,6 +37,9 @@ class System(enum.Enum):
     OURS_ATTESTED = "ours attested"
     REFERENCE_ATTESTED = "reference attested"
     REFERENCE_ATTESTED_MULTIPLEXED = "reference attested multiplexed"
+    OURS_OHTTP = "ours OHTTP"
+    OURS_OHTTP_WORKERS = "ours OHTTP 2 workers"
+    REFERENCE_OHTTP = "reference OHTTP"
 
     @property
     def is_reference(self) -> bool:
@@ -44,6 +50,11 @@ class System(enum.Enum):
     def is_attested(self) -> bool:
         """Whether the egress shows evidence and the ingress has it judged."""
         return "attested" in self.value
+
+    @property
+    def is_ohttp(self) -> bool:
+        """Whether HTTP requests are carried one by one, instead of streams."""
+        return "OHTTP" in self.value
 
     @property
     def multiplex(self) -> bool | None:
@@ -72,9 +83,10 @@ class Pair:
 
     Attributes:
         system: which.
-        proxy: port of the ingress; 0 for none.
-        ports: backend to the port that stands for it at the egress.
-        processes: ingress and egress, or none.
+        proxy: port of the ingress; 0 where no proxy is.
+        ports: backend to the port that stands for it at the egress; where the ingress maps ports,
+            at the ingress.
+        processes: egress and ingress, or none.
         start_s: seconds from start to ready, of each; empty for none.
         base_memory: resident octets of both sides before the first connection.
     """
@@ -101,7 +113,8 @@ class Pair:
 
     def words(self, backend: str) -> list[str]:
         """Arguments of the load generator that lead through this pair."""
-        return ["-p", str(self.ports[backend]), "-x", str(self.proxy)]
+        words = ["-p", str(self.ports[backend]), "-x", str(self.proxy)]
+        return [*words, "-r"] if self.system.is_ohttp else words
 
 
 def start_backends(stage: Stage) -> dict[str, int]:
@@ -140,11 +153,16 @@ def start_pair(
     """
     if system is System.DIRECT:
         return Pair(system, 0, backends, (), (), 0)
-    proxy, *controls = choose_ports(3 + len(backends))
-    egress_ports = dict(zip(backends, controls[2:], strict=True))
+    proxy, *controls = choose_ports(3 + 2 * len(backends))
+    egress_ports = dict(zip(backends, controls[2 : 2 + len(backends)], strict=True))
+    ports = egress_ports
+    ingress = _ingress(system, proxy, judges)
+    if system.is_ohttp:
+        proxy, ports = 0, dict(zip(backends, controls[2 + len(backends) :], strict=True))
+        ingress = _mapping(ports, egress_ports) | {"ohttp": {}, "no_ra": True}
     configs: tuple[dict[str, object], dict[str, object]] = (
         {"add_egress": [_egress(system, backends, egress_ports, judges)]},
-        {"add_ingress": [_ingress(system, proxy, judges)]},
+        {"add_ingress": [ingress]},
     )
     processes: list[Process] = []
     start_s: list[float] = []
@@ -154,12 +172,13 @@ def start_pair(
         processes.append(process)
         start_s.append(process.await_ready(control))
     memory = sum(process.memory() for process in processes)
-    return Pair(system, proxy, egress_ports, tuple(processes), tuple(start_s), memory)
+    return Pair(system, proxy, ports, tuple(processes), tuple(start_s), memory)
 
 
 def _launch(system: System, config: dict[str, object]) -> list[str]:
     program = [str(REFERENCE)] if system.is_reference else [sys.executable, "-m", "tng"]
-    return [*program, "launch", "--config-content", json.dumps(config)]
+    workers = ["--workers", str(_WORKERS)] if system is System.OURS_OHTTP_WORKERS else []
+    return [*program, "launch", *workers, "--config-content", json.dumps(config)]
 
 
 def _ingress(system: System, proxy: int, judges: Judges | None) -> dict[str, object]:
@@ -179,14 +198,7 @@ def _ingress(system: System, proxy: int, judges: Judges | None) -> dict[str, obj
 def _egress(
     system: System, backends: dict[str, int], listen: dict[str, int], judges: Judges | None
 ) -> dict[str, object]:
-    rules = [
-        {
-            "in": {"host": HOST, "port": listen[name]},
-            "out": {"host": HOST, "port": backends[name]},
-        }
-        for name in backends
-    ]
-    entry: dict[str, object] = {"mapping": {"rules": rules}}
+    entry = _mapping(listen, backends)
     if system.is_attested:
         attest = {
             "model": "background_check",
@@ -197,7 +209,21 @@ def _egress(
     return _with_transport(system, {**entry, "no_ra": True})
 
 
+def _mapping(listen: dict[str, int], targets: dict[str, int]) -> dict[str, object]:
+    """Each backend's port to its target."""
+    rules = [
+        {
+            "in": {"host": HOST, "port": listen[name]},
+            "out": {"host": HOST, "port": targets[name]},
+        }
+        for name in listen
+    ]
+    return {"mapping": {"rules": rules}}
+
+
 def _with_transport(system: System, entry: dict[str, object]) -> dict[str, object]:
+    if system.is_ohttp:
+        return {**entry, "ohttp": {}}
     if system.multiplex is None:
         return entry
     return {**entry, "rats_tls": {"multiplex": system.multiplex}}

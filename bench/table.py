@@ -103,6 +103,8 @@ def _between(row: Row) -> str:
     names = []
     if row.ours is System.OURS_RAW:
         names.append("ours raw")
+    if row.ours is System.OURS_OHTTP_WORKERS:
+        names.append("ours, 2 workers")
     if "multiplexed" in row.reference.value:
         names.append("reference multiplexed")
     return f" ({', '.join(names)})" if names else ""

@@ -23,6 +23,7 @@ class Kind(enum.Enum):
     UPLOAD = "upload"
     CHURN = "churn"
     KEEP_ALIVE = "keepalive"
+    FIRST = "first"
     SSE = "sse"
     IDLE = "idle"
     START = "start"
@@ -49,6 +50,8 @@ SPEED: Final = Quantity("gb_per_s", "GB/s", 2, more_is_better=True)
 CPU_PER_GB: Final = Quantity("cpu_s_per_gb", "CPU s/GB", 3)
 RATE: Final = Quantity("per_s", "requests/s", 0, more_is_better=True)
 CPU_PER_REQUEST: Final = Quantity("cpu_us", "CPU us/request", 1)
+INGRESS_CPU: Final = Quantity("ingress_cpu_us", "ingress CPU us/request", 1)
+EGRESS_CPU: Final = Quantity("egress_cpu_us", "egress CPU us/request", 1)
 P50: Final = Quantity("p50_us", "p50 us", 0)
 P99: Final = Quantity("p99_us", "p99 us", 0)
 ADDED_P50: Final = Quantity("added_p50_us", "added p50 us", 1)
@@ -236,6 +239,53 @@ def _idle() -> Iterator[Workload]:
         )
 
 
+def _ohttp() -> Iterator[Workload]:
+    """Mapping in, mapping out, and between them each request encrypted by itself."""
+    ours, workers, reference = System.OURS_OHTTP, System.OURS_OHTTP_WORKERS, System.REFERENCE_OHTTP
+    for count, rate, p50 in ((1, None, 2.5), (64, 0.35, None)):
+        clients = "1 client" if count == 1 else f"{count} clients"
+        yield Workload(
+            f"ohttp{count}",
+            f"OHTTP, {clients}",
+            Kind.KEEP_ALIVE,
+            count,
+            (
+                Row(RATE, ours, reference, rate),
+                *((Row(RATE, workers, reference),) if count > 1 else ()),
+                Row(P50, ours, reference, p50),
+                *((Row(P50, workers, reference),) if count > 1 else ()),
+                Row(P99, ours, reference),
+                Row(INGRESS_CPU, ours, reference),
+                Row(EGRESS_CPU, ours, reference),
+                Row(MEMORY, ours, reference),
+            ),
+        )
+    yield Workload(
+        "ohttp-first",
+        "OHTTP, first token on a new connection",
+        Kind.FIRST,
+        1,
+        (Row(ADDED_P50, ours, reference, 2000.0, is_absolute=True), Row(P99, ours, reference)),
+        needs_direct=True,
+    )
+    for count in (100, 500):
+        yield Workload(
+            f"ohttp-sse{count}",
+            f"OHTTP, server-sent events, {count} streams of 50 tokens/s",
+            Kind.SSE,
+            count,
+            (
+                Row(ADDED_P50, ours, reference),
+                Row(P99, ours, reference),
+                Row(CPU_PER_1000, ours, reference),
+                Row(DELIVERED, ours, reference),
+                Row(MEMORY, ours, reference),
+            ),
+            needs_direct=True,
+            is_quick=count == 100,
+        )
+
+
 _START = Workload(
     "start",
     "start of one gateway",
@@ -249,6 +299,12 @@ _START = Workload(
 
 WORKLOADS: Final = {
     workload.name: workload
-    for workload in (*_all_bulk(), *_keep_alive(), *_churn(), *_sse(), *_idle(), _START)
+    for workload in (
+        *(*_all_bulk(), *_keep_alive(), *_churn(), *_sse(), *_idle()),
+        *(*_ohttp(), _START),
+    )
 }
 """Every workload by name, in the order of the table."""
+
+GROUPS: Final = {"ohttp": tuple(name for name in WORKLOADS if name.startswith("ohttp"))}
+"""Workloads that can be asked for by one name."""

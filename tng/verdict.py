@@ -49,7 +49,8 @@ class Verdict:
         tee: "tdx", "sample", ..., or "" if it never became known.
         simulated: the evidence says of itself that no hardware stands behind it.
         policy_ids: policies named by the token.
-        peer: SHA-256 of the peer's SubjectPublicKeyInfo, lower-case hex.
+        peer: SHA-256 of the peer's SubjectPublicKeyInfo, or over OHTTP of its HPKE key or key
+            configuration list; lower-case hex.
         judged_at: Unix time of the judgement, seconds.
         valid_until: Unix time after which the verdict no longer holds, seconds; 0 when refused.
     """

@@ -80,11 +80,11 @@ class ShortSocket(socket.socket):
 
     failures: list[int]
 
-    def accept(self):
+    def _accept(self):
         if self.failures:
             number = self.failures.pop(0)
             raise OSError(number, os.strerror(number))
-        return super().accept()
+        return super()._accept()
 
 
 def short_socket(failures):

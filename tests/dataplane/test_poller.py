@@ -9,6 +9,7 @@ import pytest
 
 from tng.dataplane.poller import (
     ERROR,
+    HANG_UP,
     READ,
     WRITE,
     EpollPoller,
@@ -83,4 +84,34 @@ def test_unregistering_what_is_closed_or_unknown_is_no_error(poller, pair):
 def test_the_platform_gets_its_best():
     poller = make_poller()
     assert isinstance(poller, EpollPoller)
+    poller.close()
+
+
+def test_a_forgotten_descriptor_may_be_closed_and_its_number_used_again(poller):
+    near, far = socket.socketpair()
+    with far:
+        number = near.fileno()
+        poller.register(number, READ)
+        poller.forget(number)
+        near.close()
+        far.close()
+        assert list(poller.poll(0)) == []
+        again, other = socket.socketpair()
+        with again, other:
+            other.send(b"x")
+            poller.register(again.fileno(), READ)
+            assert [fd for fd, _ in poller.poll(1)] == [again.fileno()]
+
+
+def test_the_end_of_the_peer_is_told_beside_its_last_octets():
+    poller = EpollPoller()
+    near, far = socket.socketpair()
+    with near, far:
+        poller.register(near.fileno(), READ)
+        far.send(b"x")
+        assert list(poller.poll(1)) == [(near.fileno(), READ)]
+        far.shutdown(socket.SHUT_WR)
+        assert list(poller.poll(1)) == [(near.fileno(), READ | HANG_UP)]
+        poller.modify(near.fileno(), 0)
+        assert list(poller.poll(0)) == []
     poller.close()

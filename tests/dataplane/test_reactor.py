@@ -376,3 +376,95 @@ def test_an_idle_reactor_does_not_spin(reactor, run):
 
 def test_the_scratch_buffer_has_its_documented_size(reactor):
     assert len(reactor.scratch) == SCRATCH_SIZE == 256 * 1024
+
+
+def test_a_task_that_begins_at_once_has_done_its_first_step_and_leaves_its_maker_running(
+    reactor, run
+):
+    async def go():
+        maker = reactor.current
+        log = []
+        wait = Wait()
+
+        async def child():
+            assert reactor.current is not maker
+            log.append("begun")
+            await wait
+            log.append("done")
+
+        reactor.spawn_now(child(), "child")
+        assert log == ["begun"]
+        assert reactor.current is maker
+        assert len(reactor.tasks) == 2
+        wait.set(None)
+        assert log == ["begun"], "later steps are the ready queue's"
+        reactor.spawn_now(_nothing(), "over at once")
+        assert len(reactor.tasks) == 2
+        return log
+
+    log = run(reactor, go)
+    run(reactor, _nothing)
+    assert log == ["begun", "done"]
+
+
+def test_what_begins_at_once_while_stopping_is_cancelled_where_it_waits(reactor, run):
+    ended = []
+
+    async def child():
+        try:
+            await Wait()
+        finally:
+            ended.append("cancelled")
+
+    async def go():
+        reactor.is_stopping = True
+        reactor.spawn_now(child(), "child")
+        reactor.is_stopping = False
+
+    run(reactor, go)
+    run(reactor, _nothing)
+    assert ended == ["cancelled"]
+
+
+def test_nothing_begins_at_once_in_a_stopped_reactor(poller):
+    reactor = Reactor(poller)
+    reactor.start()
+    reactor.stop(timeout_s=5)
+    with pytest.raises(LocalProtocolError):
+        reactor.spawn_now(_nothing(), "late")
+
+
+class Adopted:
+    """Work without a task."""
+
+    name = "adopted"
+
+    def __init__(self, reactor):
+        self.reactor = reactor
+        self.log = []
+
+    def cancel(self):
+        self.log.append("cancel")
+
+    def abandon(self):
+        self.log.append("abandon")
+        self.reactor.discard(self)
+
+
+def test_adopted_work_counts_as_a_task_and_is_cancelled_at_the_end(poller, run):
+    reactor = Reactor(poller)
+    reactor.start()
+    work, late = Adopted(reactor), Adopted(reactor)
+
+    async def go():
+        reactor.adopt(work)
+        assert work in reactor.tasks
+        reactor.is_stopping = True
+        reactor.adopt(late)
+        reactor.discard(late)
+        reactor.is_stopping = False
+
+    run(reactor, go)
+    assert late.log == ["cancel"]
+    reactor.stop(timeout_s=0.05)
+    assert work.log == ["cancel", "abandon"]

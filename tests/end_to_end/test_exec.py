@@ -27,6 +27,7 @@ from tng.clock import SystemClock
 pytestmark = pytest.mark.slow
 
 NO_RA = {"no_ra": True}
+REFERENCE = pathlib.Path(__file__).resolve().parents[2] / ".reference" / "bin" / "tng"
 
 
 @pytest.fixture(autouse=True)
@@ -271,6 +272,39 @@ def test_local_clients_of_a_service_are_served_in_plain(tmp_path: pathlib.Path) 
         assert "encrypted=false" in process.log
 
 
+# -- the reference -----------------------------------------------------------------------
+
+
+@pytest.mark.interop
+@pytest.mark.skipif(not REFERENCE.exists(), reason="the reference is not there: tools/reference")
+def test_the_reference_and_we_speak_with_programs_alike(tmp_path: pathlib.Path) -> None:
+    """Its `exec` with our library, and what it tells the program."""
+    with octet_service() as service, launched_mapping(tmp_path, service.port) as port:
+        config = client_side(port) | {"add_egress": service_side(free_port())["add_egress"]}
+        script = "env; " + program("curl") + f" -sS http://127.0.0.1:{port}/octets/300 | wc -c"
+        words = ["exec", "--config-content", json.dumps(config), "--", "/bin/sh", "-c", script]
+        theirs = subprocess.run(
+            [str(REFERENCE), *words], capture_output=True, text=True, timeout=30, check=True
+        )
+        ours = run(config, "/bin/sh", "-c", script)
+    assert theirs.stdout.split()[-1] == "300" or "\n300\n" in theirs.stdout
+    assert ours.stdout.split()[-1] == "300"
+    assert _without_ports(theirs.stdout) == _without_ports(ours.stdout)
+
+
+def _without_ports(output: str) -> list[object]:
+    """What is captured, in the order of the variables' names."""
+    found = {}
+    for line in output.splitlines():
+        name, _, value = line.partition("=")
+        if name.startswith("TNG_HOOK_") and name.endswith("_MAPPINGS"):
+            (found[name],) = json.loads(value).values()
+            for entry in found[name]:
+                for changing in ("proxy_port", "real_port", "may_be_silent"):
+                    entry.pop(changing, None)
+    return sorted(found.items())
+
+
 # -- the program's end -------------------------------------------------------------------
 
 
@@ -297,6 +331,44 @@ def test_signals_go_on_to_the_program(tmp_path: pathlib.Path, number: signal.Sig
             time.sleep(0.01)
         process.popen.send_signal(number)
         assert process.wait() == 42
+
+
+IN_A_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+COUNTING = """
+import signal, time
+hits = []
+signal.signal(signal.SIGINT, lambda *_: hits.append(1))
+print("waiting", flush=True)
+while not hits: time.sleep(0.01)
+time.sleep(0.3)
+raise SystemExit(40 + len(hits))
+"""
+
+
+def test_an_interrupt_from_the_terminal_reaches_the_program_once(tmp_path: pathlib.Path) -> None:
+    master, slave = os.openpty()
+    words = command(client_side(free_port()), sys.executable, "-c", COUNTING)
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", IN_A_TERMINAL, *words], stdin=slave, stdout=log, stderr=log
+        )
+    os.close(slave)
+    try:
+        end = time.monotonic() + START_TIMEOUT_S
+        while "waiting" not in (tmp_path / "log").read_text() and time.monotonic() < end:
+            time.sleep(0.01)
+        os.write(master, b"\x03")
+        assert process.wait(10) == 41
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
 
 
 def test_input_output_and_descriptors_are_those_of_the_program(tmp_path: pathlib.Path) -> None:

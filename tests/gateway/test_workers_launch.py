@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import json
 import os
@@ -12,9 +13,11 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 
+import httpx
 import pytest
 import trio
 import trio.testing
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from stage.gateways import free_port, listen, mapping
 from stage.processes import Process, get, running
@@ -26,9 +29,12 @@ from tng.clock import SystemClock
 from tng.dataplane.listener import make_listening_socket
 from tng.errors import ConfigError, LocalProtocolError, StartError, TngError
 from tng.gateway.workers.link import Link
+from tng.gateway.workers.ohttp_messages import dump_keyring
 from tng.gateway.workers.process import starter
+from tng.gateway.workers.replays import make_table
 from tng.gateway.workers.reports import parse_report
 from tng.gateway.workers.worker import Worker, run_worker
+from tng.tunnel.ohttp.keyring import Keyring, make_key
 
 # -- one worker -------------------------------------------------------------------------
 
@@ -98,6 +104,70 @@ async def test_a_worker_that_has_not_started_answers_little(question: str) -> No
         with pytest.raises(TngError, match="no answer"):
             await link.ask(question)
         assert await link.ask("drain") == {}
+
+
+def ohttp_egress(port: int, target: int) -> dict[str, object]:
+    return {"add_egress": [{**mapping(port, target), "ohttp": {}, "no_ra": True}]}
+
+
+def a_ring() -> tuple[Keyring, dict[str, object]]:
+    now = SystemClock().now()
+    ring = Keyring([make_key(0, X25519PrivateKey.generate(), now, 300)])
+    return ring, {"entry": "add_egress[0].ohttp.key", "serial": 1, "keys": dump_keyring(ring)}
+
+
+async def test_a_worker_offers_the_keys_that_it_was_told() -> None:
+    listening = make_listening_socket("127.0.0.1", 0)
+    port: int = listening.getsockname()[1]
+    sockets = {f"127.0.0.1:{port}": listening.detach()}
+    ring, told = a_ring()
+    table = make_table(1)
+    async with worker() as link:
+        await link.ask("models", entry="add_ingress[0]", models=["passport"])
+        await link.ask("keys", **told)
+        config = json.dumps(ohttp_egress(port, 1))
+        await link.ask("start", config=config, sockets=sockets, table=table)
+        async with httpx.AsyncClient() as client:
+            headers = {"x-tng-ohttp-api": "/tng/key-config", "content-type": "application/json"}
+            body = {"attestation_request": None}
+            answer = await client.post(f"http://127.0.0.1:{port}/", headers=headers, json=body)
+        encoded = answer.json()["hpke_key_config"]["encoded_key_config_list"]
+        [key] = ring
+        assert key.public_key in base64.b64decode(encoded)
+        report = parse_report(await link.ask("report", servers=True))
+        assert report.entries["add_egress[0]"].servers == ()
+    os.close(table)
+
+
+@pytest.mark.parametrize("lacking", ["keys", "table"])
+async def test_a_worker_of_an_ohttp_egress_serves_nothing_without_keys_and_table(
+    lacking: str,
+) -> None:
+    table = make_table(1)
+    async with worker() as link:
+        if lacking != "keys":
+            await link.ask("keys", **a_ring()[1])
+        carried = {} if lacking == "table" else {"table": table}
+        config = json.dumps(ohttp_egress(5, 1))
+        with pytest.raises(TngError, match=f"gave this worker no {lacking}"):
+            await link.ask("start", config=config, sockets={}, **carried)
+    os.close(table)
+
+
+async def test_a_worker_with_several_judges_hears_which_evidence_they_prefer() -> None:
+    listening = make_listening_socket("127.0.0.1", 0)
+    port: int = listening.getsockname()[1]
+    sockets = {f"127.0.0.1:{port}": listening.detach()}
+    check = {"as_addr": "http://127.0.0.1:1/", "policy_ids": ["default"]}
+    verify = [check, {**check, "model": "passport"}]
+    config = {"add_ingress": [{**mapping(port, 1), "ohttp": {}, "verify": verify}]}
+    async with worker() as link:
+        path = {"entry": "add_ingress[0]"}
+        await link.ask("models", **path, models=["passport", "background_check"])
+        await link.ask("start", config=json.dumps(config), sockets=sockets)
+        await link.ask("models", **path, models=["background_check", "passport"])
+        report = parse_report(await link.ask("report", servers=True))
+        assert report.entries["add_ingress[0]"].servers == ()
 
 
 def test_a_worker_is_not_started_by_hand() -> None:

@@ -95,7 +95,7 @@ async def workers(
 
 def verifier(link: Link, now: float = NOW) -> tuple[RemoteVerifier, FixedClock]:
     clock = FixedClock(now)
-    return RemoteVerifier(link, "add_ingress[0]", clock), clock
+    return RemoteVerifier(link, "add_ingress[0]", ["background_check"], clock), clock
 
 
 async def test_a_pass_is_remembered_by_the_worker_that_asked() -> None:
@@ -263,6 +263,22 @@ def test_sections_that_look_the_same_are_told_apart() -> None:
     assert paths == ["add_egress[0]", "add_egress[1]"]
     with pytest.raises(AssertionError):
         path_of(config, config.add_egress[0].attest.model_copy())
+
+
+def test_what_peers_that_share_keys_show_and_want_has_a_path_of_its_own() -> None:
+    text = make_config()
+    [egress] = text["add_egress"]
+    verify = text["add_ingress"][0]["verify"]
+    key = {"source": "peer_shared", "rotation_interval": 300, "verify": verify}
+    text["add_egress"] = [{**egress, "ohttp": {"key": {**key, "attest": egress["attest"]}}}]
+    config = prepare_config(json.dumps(text))
+    [entry] = config.add_egress
+    shared = entry.ohttp.key
+    assert path_of(config, entry.attest) == "add_egress[0]"
+    assert path_of(config, shared.attest) == "add_egress[0].ohttp.key"
+    assert path_of(config, shared.verify) == "add_egress[0].ohttp.key"
+    with pytest.raises(AssertionError):
+        path_of(config, shared.verify.model_copy())
 
 
 def test_connections_are_spread_over_the_sockets_of_all_workers() -> None:

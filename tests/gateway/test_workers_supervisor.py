@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,11 +13,13 @@ import httpx
 import pytest
 import trio
 import trio.testing
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from stage.gateways import free_port, http_proxy, listen
+from stage.gateways import free_port, http_proxy, listen, mapping
 from stage.judges import Absent, Judge
 from tng.clock import SystemClock
-from tng.errors import StartError, TngError
+from tng.errors import ConfigError, StartError, TngError
 from tng.gateway.entries import Trust
 from tng.gateway.workers.frames import dump_frame
 from tng.gateway.workers.link import Link
@@ -24,12 +27,16 @@ from tng.gateway.workers.slot import END_TIMEOUT_S
 from tng.gateway.workers.supervisor import DRAIN_GRACE_S, Supervisor
 
 
-def report(count: int, *reasons: str) -> dict[str, object]:
+def server(key: str) -> dict[str, object]:
+    return {"url": "http://127.0.0.1:5/", "server_public_key": key}
+
+
+def report(count: int, *reasons: str, servers: Sequence[object] = ()) -> dict[str, object]:
     numbers = dict.fromkeys(("cx_total", "cx_failed", "tx_bytes_total", "rx_bytes_total"), count)
     shard = {"id": 0, "active_streams": 1}
     endpoint = {"endpoint": "10.0.0.1:1", "shard_count": 1, "cooling_shards": 0, "shards": [shard]}
     pool = {"overflowed_streams": 1, "endpoints": [endpoint]}
-    entry = {"numbers": {**numbers, "cx_active": 1}, "pool": pool}
+    entry = {"numbers": {**numbers, "cx_active": 1}, "pool": pool, "servers": list(servers)}
     return {"not_ready": list(reasons), "entries": {"add_ingress[0]": entry}}
 
 
@@ -63,6 +70,11 @@ class Played:
                 raise self._cast.start_error
         if question in self._cast.silent_about:
             await trio.sleep_forever()
+        if question in self._cast.errors:
+            raise self._cast.errors[question]
+        if question == "report" and carried["servers"]:
+            own = {"url": f"http://127.0.0.1:{self.pid}/"}
+            return report(10, *self._cast.reasons, servers=[server(f"{self.pid:02x}"), own])
         return report(10, *self._cast.reasons) if question == "report" else {}
 
     async def wait(self) -> int:
@@ -87,6 +99,8 @@ class Cast:
         self.silent_about: set[str] = set()
         self.reasons: tuple[str, ...] = ()
         self.start_error: TngError | None = None
+        self.errors: dict[str, TngError] = {}
+        self.descriptors = 1
         self.garbage = False
         self.is_stubborn = False
         self.cannot_start = False
@@ -97,7 +111,7 @@ class Cast:
             raise StartError("no more processes")
         process = Played(self, len(self.processes), link)
         self.processes.append(process)
-        assert len(listening) == 1
+        assert len(listening) == self.descriptors
         assert self.nursery is not None
         self.nursery.start_soon(process.live)
         return process
@@ -343,4 +357,108 @@ async def test_a_port_in_use_is_an_error_before_any_process_starts() -> None:
         supervisor = Supervisor(json.dumps(config), 2, cast.start, SystemClock())
         with pytest.raises(StartError, match="in use"):
             await supervisor.serve()
+    assert cast.processes == []
+
+
+# -- OHTTP ---------------------------------------------------------------------------------
+
+
+def ohttp_ingress() -> dict[str, object]:
+    return {"add_ingress": [{**http_proxy(free_port()), "ohttp": {}, "no_ra": True}]}
+
+
+def ohttp_egress(**key: object) -> dict[str, object]:
+    attest = {"aa_type": "simulated", "simulated_platform": "/nowhere"}
+    entry = {**mapping(free_port(), 1), "ohttp": {"key": key} if key else {}, "attest": attest}
+    return {"add_ingress": [], "add_egress": [entry]}
+
+
+async def test_egresses_known_to_any_worker_are_shown_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cast = Cast()
+    async with supervised(cast, **ohttp_ingress()) as supervisor:
+        [entry] = supervisor.entries
+        assert supervisor.keys_status(entry) == {"servers": []}
+        await supervisor.refresh()
+        status = supervisor.keys_status(entry)
+        assert status is not None
+        known = status["servers"]
+        assert isinstance(known, list)
+        assert sorted(one["url"] for one in known) == [
+            f"http://127.0.0.1:{port}/" for port in (0, 1, 5)
+        ]
+        cast.processes[0].kill()
+        await trio.testing.wait_all_tasks_blocked()
+        status = supervisor.keys_status(entry)
+        assert status == {"servers": [server("01"), {"url": "http://127.0.0.1:1/"}]}
+
+
+async def test_an_entry_of_another_transport_has_no_keys() -> None:
+    async with supervised(Cast()) as supervisor:
+        assert supervisor.keys_status(supervisor.entries[0]) is None
+
+
+async def test_workers_of_an_egress_get_keys_and_a_table_before_they_start(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cast = Cast()
+    cast.descriptors = 2
+    async with supervised(cast, **ohttp_egress()) as supervisor:
+        assert [process.asked[:2] for process in cast.processes] == [["keys", "start"]] * 2
+        tables = {process.carried["table"] for process in cast.processes}
+        assert len(tables) == 1
+        table = tables.pop()
+        assert isinstance(table, int)
+        assert os.fstat(table).st_size > 0
+        status = supervisor.keys_status(supervisor.entries[0])
+        assert status is not None
+        assert status["key_manager_type"] == "self_generated"
+        await trio.sleep(301)  # by the clock of the tasks alone: the keys stay
+        assert cast.processes[0].asked.count("keys") == 1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(table)
+
+
+async def test_a_worker_that_does_not_take_its_keys_is_ended(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cast = Cast()
+    cast.descriptors, cast.errors = 2, {"keys": TngError("cannot be read")}
+    with pytest.raises(ExceptionGroup, check=is_about_deaths):
+        async with supervised(cast, 1, **ohttp_egress()):
+            raise AssertionError
+
+
+async def test_a_worker_that_takes_no_further_keys_is_ended(
+    autojump_clock: trio.testing.MockClock, tmp_path: pathlib.Path
+) -> None:
+    cast = Cast()
+    cast.descriptors = 2
+    path = write_key(tmp_path / "key")
+    async with supervised(cast, 1, **ohttp_egress(source="file", path=path)):
+        cast.errors = {"keys": TngError("cannot be read")}
+        write_key(tmp_path / "key")
+        await trio.sleep(1.2)  # the file is looked at every second
+        assert await cast.processes[0].wait() == -9
+
+
+def write_key(path: pathlib.Path) -> str:
+    private = X25519PrivateKey.generate()
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(pem)
+    path.chmod(0o600)
+    return str(path)
+
+
+async def test_a_file_that_holds_no_key_is_an_error_before_any_process_starts(
+    tmp_path: pathlib.Path,
+) -> None:
+    cast = Cast()
+    (tmp_path / "key").write_text("no key")
+    config = ohttp_egress(source="file", path=str(tmp_path / "key"))
+    with pytest.raises(ExceptionGroup) as caught:
+        async with supervised(cast, **config):
+            raise AssertionError
+    assert caught.group_contains(ConfigError, match="cannot use")
     assert cast.processes == []

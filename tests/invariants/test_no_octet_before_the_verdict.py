@@ -12,7 +12,8 @@ import trio
 
 from stage.certificates import self_signed, write_pem
 from stage.conversation import Line, eventually, service
-from stage.gateways import free_port, http_proxy, mapping, serving
+from stage.encapsulation import ScriptedEgress, Taken, response
+from stage.gateways import free_port, http_proxy, mapping, ohttp_egress, serving
 from stage.identities import Ordinary
 from stage.judges import Absent, Broken, Judge, Refusing, Undecided
 from stage.recorder import Recorder
@@ -146,5 +147,86 @@ async def test_a_client_without_a_verdict_never_reaches_the_service(
         ):
             heard = await talk(way_in, request("mapping", tunnel))
         assert judge.asked >= 1
+        assert backend.accepted == 0
+        assert b" 200 " not in heard
+
+
+EVIDENCE = {
+    "model": "background_check",
+    "evidence": {
+        "aa_tee_type": "sample",
+        "aa_evidence": "e30=",
+        "aa_runtime_data": "{}",
+        "aa_runtime_data_hash_algo": "sha384",
+    },
+}
+
+
+@pytest.mark.parametrize("shown", ["evidence", "nothing"])
+@pytest.mark.parametrize("failure", JUDGES)
+@pytest.mark.parametrize("way", WAYS_IN)
+async def test_no_request_is_encrypted_to_a_key_without_a_verdict(
+    way: str, failure: str, shown: str
+) -> None:
+    """Over OHTTP the peer gets a question about its key, and nothing of the request."""
+    judge = JUDGES[failure]()
+    served: list[Taken] = []
+
+    async def serve(taken: Taken, line: Line) -> None:
+        served.append(taken)
+        await line.say(response(taken.answer(200, [], b"forged")))
+
+    peer = ScriptedEgress(serve)
+    peer.info = EVIDENCE if shown == "evidence" else None
+    async with peer.serving() as egress:
+        port = free_port()
+        mode = mapping(port, egress.port) if way == "mapping" else http_proxy(port)
+        config = {"add_ingress": [{**mode, "ohttp": {}, "verify": VERIFY}]}
+        async with serving(config, judge):
+            if failure == "no verdict" and shown == "evidence":
+                heard = await talk_in_vain(port, request(way, egress.port), judge)
+            else:
+                heard = await talk(port, request(way, egress.port))
+    assert judge.asked == (1 if shown == "evidence" else 0)
+    assert peer.asked == ["/tng/key-config"], "it was asked for its key, and nothing else"
+    assert served == []
+    assert SECRET not in b"".join(peer.bodies)
+    assert b" 200 " not in heard
+    if shown == "nothing":
+        assert heard.split(b" ")[1] == b"502"
+        assert b"evidence_missing" in heard
+    elif STATUS[failure]:
+        assert heard.split(b" ")[1] == STATUS[failure]
+
+
+@pytest.mark.parametrize("way", WAYS_IN)
+async def test_after_a_verdict_a_request_is_encrypted_to_the_judged_key(way: str) -> None:
+    served: list[Taken] = []
+
+    async def serve(taken: Taken, line: Line) -> None:
+        served.append(taken)
+        await line.say(response(taken.answer(200, [], b"forged")))
+
+    peer = ScriptedEgress(serve)
+    peer.info = EVIDENCE
+    async with peer.serving() as egress:
+        port = free_port()
+        mode = mapping(port, egress.port) if way == "mapping" else http_proxy(port)
+        config = {"add_ingress": [{**mode, "ohttp": {}, "verify": VERIFY}]}
+        async with serving(config, Judge()):
+            heard = await talk(port, request(way, egress.port), enough=b"forged")
+    assert b"forged" in heard
+    assert dict(served[0].head.fields)[b"authorization"] == SECRET
+    assert not [value for head in peer.outer for _, value in head.fields if SECRET in value]
+
+
+async def test_an_ohttp_egress_that_verifies_connects_to_nothing_for_a_stranger() -> None:
+    judge = Refusing()
+    with Recorder() as backend:
+        async with ohttp_egress(backend.port, judge, verify=VERIFY) as (_, tunnel):
+            way_in = free_port()
+            config = {"add_ingress": [{**mapping(way_in, tunnel), "ohttp": {}, "no_ra": True}]}
+            async with serving(config):
+                heard = await talk(way_in, request("mapping", tunnel))
         assert backend.accepted == 0
         assert b" 200 " not in heard

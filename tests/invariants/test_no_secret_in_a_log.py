@@ -10,6 +10,7 @@ import trio
 
 from stage.conversation import Line, calling, service
 from stage.gateways import free_port, http_proxy, mapping, serving
+from stage.identities import Vouching
 from stage.judges import Judge, Refusing
 from tng.config.loader import parse_config
 
@@ -20,6 +21,8 @@ VERIFY = {
     "policy_ids": ["default"],
     "as_headers": {"Authorization": "Bearer as-canary-55"},
 }
+
+ATTEST = {"aa_type": "simulated", "simulated_platform": "unused"}
 
 
 def request(way: str, port: int) -> bytes:
@@ -52,15 +55,23 @@ async def nonsense(line: Line) -> None:
 
 @pytest.mark.parametrize("script", [answer, break_off, nonsense])
 @pytest.mark.parametrize("judge", [Judge, Refusing])
+@pytest.mark.parametrize("transport", ["rats_tls", "ohttp"])
 @pytest.mark.parametrize("way", ["mapping", "connect", "absolute"])
-async def test_at_the_finest_level_no_line_holds_what_passed(caplog, way, judge, script) -> None:
+async def test_at_the_finest_level_no_line_holds_what_passed(
+    caplog, way, transport, judge, script
+) -> None:
     way_in, tunnel = free_port(), free_port()
+    over: dict[str, object] = {transport: {}}
+    key_holder = {"attest": ATTEST} if transport == "ohttp" else {"no_ra": True}
     mode = mapping(way_in, tunnel) if way == "mapping" else http_proxy(way_in)
     with caplog.at_level(1, logger="tng"):
         async with (
             service(script) as web,
-            serving({"add_egress": [{**mapping(tunnel, web.port), "no_ra": True}]}),
-            serving({"add_ingress": [{**mode, "verify": VERIFY}]}, judge()),
+            serving(
+                {"add_egress": [{**mapping(tunnel, web.port), **over, **key_holder}]},
+                statements=Vouching(),
+            ),
+            serving({"add_ingress": [{**mode, **over, "verify": VERIFY}]}, judge()),
             calling(way_in) as client,
         ):
             # A mapping asks nothing before it refuses: the reset may come first.

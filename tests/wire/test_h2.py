@@ -240,11 +240,33 @@ def test_bulk_is_byte_exact_both_ways_within_small_windows() -> None:
     assert bytes(recorder.data) == data
 
 
+@pytest.mark.parametrize("size", [1, 65_535])
+def test_the_last_octets_and_the_end_go_together(size: int) -> None:
+    pair = Pair("client")
+    stream, _ = pair.open_answered()
+    assert pair.machine.send_data(stream, memoryview(bytes(size)), ends=True) == size
+    assert not stream.can_send
+    pair.exchange()
+    data = pair.seen(h2.events.DataReceived)
+    assert sum(len(event.data) for event in data) == size
+    assert [event.stream_ended is not None for event in data] == [False] * (len(data) - 1) + [True]
+    assert pair.machine.send_data(stream, memoryview(b"x")) == 0
+
+
+def test_a_half_does_not_end_while_its_last_octets_wait() -> None:
+    pair = Pair("client")
+    stream, _ = pair.open_answered()
+    assert pair.machine.send_data(stream, memoryview(bytes(65_536)), ends=True) == 65_535
+    assert stream.can_send
+    pair.exchange()
+    assert not [event for event in pair.seen(h2.events.DataReceived) if event.stream_ended]
+
+
 def test_a_stream_waits_for_its_window_and_for_the_queue() -> None:
     pair = Pair("client")
     stream, recorder = pair.open_answered()
     assert pair.machine.send_data(stream, memoryview(bytes(1 << 20))) == 65_535
-    assert pair.machine.room(stream) == 0
+    assert min(stream.send_window, pair.machine.connection_room) == 0
     pair.exchange()
     pair.peer.increment_flow_control_window(1000, stream.id)
     pair.exchange()

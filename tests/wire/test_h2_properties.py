@@ -144,7 +144,7 @@ def test_header_blocks_give_fields_or_remote_protocol_error(blocks) -> None:
 def test_our_blocks_mean_what_they_say(status, fields) -> None:
     decoder = HeaderDecoder()
     for _ in range(2):
-        headers = decoder.decode(make_block(status, fields))
+        headers = decoder.decode(make_block(status, tuple(fields)))
         assert find_status(headers[:1]) == status
         assert list(headers[1:]) == fields
 

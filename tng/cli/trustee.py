@@ -1,4 +1,4 @@
-"""`tng trustee`: the embedded attestation service on the command line.
+"""`tng trustee`: the embedded attestation service and key broker on the command line.
 
 Arguments in, a running service until SIGTERM or SIGINT; exit status 0.  Prints one line,
 `listening on http://...`, when it answers requests.
@@ -38,9 +38,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand `trustee`."""
     parser = subparsers.add_parser(
         "trustee",
-        help="run an attestation service for this machine",
+        help="run an attestation service and key broker for this machine",
         description="Run an attestation service that speaks the RESTful interface of Trustee: it"
-        " verifies TDX quotes, evaluates a policy and signs a token.",
+        " verifies TDX quotes, evaluates a policy and signs a token. Its key broker gives secrets"
+        " to machines whose evidence was affirmed.",
     )
     parser.add_argument(
         "--listen",
@@ -77,6 +78,25 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         choices=TCB_STATUSES,
         default=[],
         help="accept this TCB status beside UpToDate; may be repeated",
+    )
+    broker = parser.add_argument_group("key broker")
+    broker.add_argument(
+        "--admin-key",
+        metavar="FILE",
+        type=Path,
+        help="public key (Ed25519, PEM) of who may store secrets and change policies;"
+        " without it no secrets are given out",
+    )
+    broker.add_argument(
+        "--resource-key",
+        metavar="FILE",
+        type=Path,
+        help="key that secrets are sealed with at rest (made if missing; default: in --state)",
+    )
+    broker.add_argument(
+        "--release-to-simulated",
+        action="store_true",
+        help="DANGER: give secrets to simulated and sample evidence, too",
     )
     parser.set_defaults(run=run)
 
@@ -121,6 +141,9 @@ def _settings(arguments: argparse.Namespace) -> TrusteeSettings:
         simulated=arguments.allow_simulated,
         allow_sample=arguments.allow_sample,
         allowed_tcb_status=DEFAULT_TCB_STATUSES | frozenset(arguments.allow_tcb_status),
+        admin_key=arguments.admin_key,
+        resource_key=arguments.resource_key,
+        release_to_simulated=arguments.release_to_simulated,
     )
 
 

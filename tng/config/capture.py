@@ -20,6 +20,11 @@ _MAX_MARK: Final = 0xFFFFFFFF  # a firewall mark has 32 bits
 _SO_MARK: Final = 565  # the reference's value (v2.12.0), so that both exempt each other's traffic
 
 
+RESERVED_MARKS: Final = 0x540000
+RESERVED_MARK_MASK: Final = 0xFFC000
+"""Marks with these bits are given to captured packets (`gateway.netfilter`)."""
+
+
 class CaptureDst(StrictModel):
     """Destinations to capture."""
 
@@ -61,8 +66,9 @@ class Netfilter(_Capture):
     """Mode `netfilter` of an ingress: TCP connections taken by TPROXY rules."""
 
     def faults(self) -> Iterator[Fault]:
-        """Something is captured."""
+        """Something is captured, of a family that is served, and our own mark is one."""
         yield from _something_captured(self)
+        yield from _rule_faults(self)
 
 
 class EgressNetfilter(_Capture):
@@ -73,13 +79,29 @@ class EgressNetfilter(_Capture):
     )
 
     def faults(self) -> Iterator[Fault]:
-        """Something is captured."""
+        """Something is captured, of a family that is served, and our own mark is one."""
         yield from _something_captured(self)
+        yield from _rule_faults(self)
 
 
 def _something_captured(capture: _Capture) -> Iterator[Fault]:
     if not capture.capture_dst and not capture.capture_cgroup:
         yield Fault((), "at least one of capture_dst, capture_cgroup must be set and not empty")
+
+
+def _rule_faults(capture: _Capture) -> Iterator[Fault]:
+    """What no rule can express."""
+    if capture.so_mark == 0 or capture.so_mark & RESERVED_MARK_MASK == RESERVED_MARKS:
+        yield Fault(
+            ("so_mark",),
+            "expected a mark other than 0 and 0x540000 to 0x543fff, which captured packets have, "
+            f"got {capture.so_mark:#x}",
+        )
+    for number, rule in enumerate(capture.capture_dst):
+        if rule.host is not None and ":" in rule.host:
+            yield Fault(
+                ("capture_dst", number, "host"), "expected IPv4: IPv6 is not captured by rules"
+            )
 
 
 class NetfilterUdp(_Capture):

@@ -94,7 +94,7 @@ def _listeners_of(path: Path, model: StrictModel) -> Iterator[Listener]:
         case NetfilterUdp(listen_port=int(port)):
             yield Listener((*path, "listen_port"), "udp", "127.0.0.1", port)
         case OhttpKey(source="peer_shared"):
-            yield Listener(path, "udp", model.host, model.port)
+            yield Listener(path, "tcp", model.host, model.port)
 
 
 def _conflicts(listeners: list[Listener]) -> Iterator[str]:

@@ -24,6 +24,7 @@ from tng.config.values import (
     Regex,
 )
 
+_MAX_SOCKS_TEXT: Final = 255  # RFC 1929 section 2
 _MAX_FILTERS: Final = 1024  # each is tried for every connection
 
 
@@ -89,6 +90,13 @@ class Socks5Auth(StrictModel):
 
     username: Name = Field(description="User name.")
     password: Secret = Field(description="Password; never shown.")
+
+    def faults(self) -> Iterator[Fault]:
+        """The protocol has one octet for the length of each."""
+        if len(self.username.encode()) > _MAX_SOCKS_TEXT:
+            yield Fault(("username",), f"longer than {_MAX_SOCKS_TEXT} octets")
+        if not 1 <= len(self.password.reveal().encode()) <= _MAX_SOCKS_TEXT:
+            yield Fault(("password",), f"expected 1 to {_MAX_SOCKS_TEXT} octets")
 
 
 class Socks5(StrictModel):

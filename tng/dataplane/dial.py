@@ -91,15 +91,15 @@ async def _connect(
     timeout_s: float,
     mark: int | None,
 ) -> socket.socket:
-    where = to_endpoint(address)
     try:
         sock = socket.socket(family, _STREAM)
     except OSError as error:
-        raise NetError(f"cannot connect to {where}: {error.strerror}") from error
+        raise NetError(f"cannot connect to {to_endpoint(address)}: {error.strerror}") from error
     try:
         if not _IS_BORN_NON_BLOCKING:
             sock.setblocking(False)
-        set_keepalive(sock)
+        if not _is_here(address):
+            set_keepalive(sock)
         if mark is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         number = sock.connect_ex(address)
@@ -107,16 +107,16 @@ async def _connect(
             # Asking again tells at once when the address is near: no turn of the loop needed.
             number = sock.connect_ex(address)
         if number in _UNDER_WAY:
-            number = await _wait_connected(reactor, sock, timeout_s, str(where))
+            number = await _wait_connected(reactor, sock, timeout_s, str(to_endpoint(address)))
     except OSError as error:
         sock.close()
-        raise NetError(f"cannot connect to {where}: {error.strerror}") from error
+        raise NetError(f"cannot connect to {to_endpoint(address)}: {error.strerror}") from error
     except BaseException:
         sock.close()
         raise
     if number not in _CONNECTED:
         sock.close()
-        raise NetError(f"cannot connect to {where}: {os.strerror(number)}")
+        raise NetError(f"cannot connect to {to_endpoint(address)}: {os.strerror(number)}")
     return sock
 
 
@@ -133,6 +133,12 @@ async def _wait_connected(
     finally:
         reactor.remove(sock.fileno())
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def _is_here(address: tuple[str | int, ...]) -> bool:
+    """Whether the peer is on this machine: it cannot vanish without the system telling."""
+    host = address[0]
+    return isinstance(host, str) and (host.startswith("127.") or host == "::1")
 
 
 def set_keepalive(sock: socket.socket) -> None:

@@ -42,6 +42,11 @@ class End(abc.ABC):
         on_writable: the same for room to write.
         on_broken: called once with what happened when the stream is found broken while `watch`
             asks for nothing that would tell, so that nobody waits for a peer that is gone.
+        on_octets: given octets in the buffer that they have just arrived in, instead of a call of
+            `on_readable`, by ends that can do so; returns how many it took.  The others have to
+            be read.
+        is_ending: whether nothing but the end can follow the octets that are there already.
+        is_relayed: whether a relay owns the end, and will close it.
         is_closed: whether `close` or `abort` was called.  Whoever waits at that moment is woken,
             and finds a NetError.
     """
@@ -53,8 +58,11 @@ class End(abc.ABC):
         "bytes_in",
         "bytes_out",
         "is_closed",
+        "is_ending",
+        "is_relayed",
         "label",
         "on_broken",
+        "on_octets",
         "on_readable",
         "on_writable",
         "reactor",
@@ -66,6 +74,9 @@ class End(abc.ABC):
         self.bytes_in = 0
         self.bytes_out = 0
         self.is_closed = False
+        self.is_ending = False
+        self.is_relayed = False
+        self.on_octets: Callable[[memoryview], int] | None = None
         self.on_readable: Callable[[], object] | None = None
         self.on_writable: Callable[[], object] | None = None
         self.on_broken: Callable[[str], object] | None = None
@@ -77,6 +88,11 @@ class End(abc.ABC):
         return f"<{type(self).__name__} {self.label}>"
 
     # --- the lower half: never waits ---
+
+    @property
+    def has_octets(self) -> bool:
+        """Whether reading should be tried at once; where it is not, `watch` tells all the same."""
+        return True
 
     @abc.abstractmethod
     def read_into(self, buffer: memoryview) -> int:
@@ -105,6 +121,13 @@ class End(abc.ABC):
     def shut(self) -> None:
         """End our sending direction after everything taken so far; reading goes on.  Idempotent."""
 
+    def write_last(self, data: memoryview) -> int:
+        """As `write`, then `shut` if all octets were taken."""
+        taken = self.write(data)
+        if taken == len(data):
+            self.shut()
+        return taken
+
     @abc.abstractmethod
     def close(self) -> None:
         """End both directions in order, after everything taken so far.  Idempotent."""
@@ -123,8 +146,9 @@ class End(abc.ABC):
         For whoever does not read but wants to know; never beside `receive`.
         """
         self.on_readable = callback
-        if not self.is_closed:
-            self.watch(callback is not None, self._writer is not None)
+        # Without a callback the watch may stand: an event that nobody wants ends it.
+        if callback is not None and not self.is_closed:
+            self.watch(True, self._writer is not None)
 
     def unread(self, data: bytes) -> None:
         """Hand octets back; the next reads return them first."""

@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Coroutine
+from typing import Final
 
 from tng.dataplane.ends import End
 from tng.dataplane.http_server import ClientLeftError
 from tng.dataplane.reactor import Reactor
 from tng.dataplane.task import Cancelled, Task, Wait
 from tng.errors import NetError, TngError
+
+SHARE: Final = 256 * 1024
+"""Octets that an exchange moves before other connections have their turn."""
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +38,7 @@ class Exchange:
         failure: what ended the exchange in a place other than the task that owns it.
     """
 
-    __slots__ = ("_client", "_ended", "_reactor", "_task", "_upstream", "failure")
+    __slots__ = ("_client", "_ended", "_moved", "_reactor", "_task", "_upstream", "failure")
 
     def __init__(self, reactor: Reactor, client: End, upstream: End) -> None:
         self._reactor = reactor
@@ -42,6 +46,7 @@ class Exchange:
         self._upstream = upstream
         self._task: Task | None = None
         self._ended: Wait[None] | None = None
+        self._moved = 0
         self.failure: TngError | None = None
 
     def start(self, work: Coroutine[None, None, None]) -> None:
@@ -65,6 +70,16 @@ class Exchange:
             await self._client.send(data)
         except NetError as exc:
             raise ClientLeftError(f"the client left: {exc}") from exc
+        await self.share(len(data))
+
+    async def share(self, octets: int) -> None:
+        """Let others run when this exchange has moved its share; called by both directions."""
+        self._moved += octets
+        if self._moved >= SHARE:
+            self._moved = 0
+            turn: Wait[None] = Wait()
+            self._reactor.next_turn(lambda: turn.set(None))
+            await turn
 
     def fail(self, error: TngError) -> None:
         """End the exchange; the first error counts."""

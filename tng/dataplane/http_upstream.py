@@ -16,7 +16,7 @@ from typing import Final
 from tng.dataplane.reactor import Reactor
 from tng.dataplane.socket_end import SocketEnd
 from tng.dataplane.timers import Timer
-from tng.errors import RemoteProtocolError
+from tng.errors import NetError, RemoteProtocolError
 from tng.wire.http1_body import BodyReader, response_body
 from tng.wire.http1_head import (
     MAX_HEAD_SIZE,
@@ -30,8 +30,15 @@ from tng.wire.http1_head import (
 IDLE_S: Final = 15.0
 """Seconds that an unused connection is kept; a request that follows later pays for a new one."""
 
+SERVICE_IDLE_S: Final = 4.0
+"""The same towards services beside an egress: model servers commonly close after five seconds, and
+a request that meets a close cannot always be sent again."""
+
 MAX_IDLE: Final = 128
 """Unused connections kept per destination."""
+
+MAX_IDLE_IN_ALL: Final = 1024
+"""Unused connections kept for all destinations, which clients of a proxy choose."""
 
 MAX_INFORMATIONAL: Final = 32
 """Informational responses before a final one."""
@@ -49,18 +56,45 @@ class Upstream:
         end: the same.
         is_reused: whether an earlier request was served on it.
         heard: whether anything of the response to the present request has come.
+        is_sent: whether the present request was sent to its end.
     """
 
-    __slots__ = ("_data", "_has_ended", "_is_persistent", "_reader", "end", "heard", "is_reused")
+    __slots__ = (
+        "_data",
+        "_has_ended",
+        "_is_persistent",
+        "_reader",
+        "end",
+        "heard",
+        "is_reused",
+        "is_sent",
+    )
 
     def __init__(self, end: SocketEnd) -> None:
         self.end = end
         self.is_reused = False
         self.heard = False
+        self.is_sent = False
         self._data: bytes | bytearray = b""
         self._reader: BodyReader | None = None
         self._is_persistent = False
         self._has_ended = False
+
+    async def send(self, octets: bytes, *, is_last: bool) -> None:
+        """Send octets of the present request.
+
+        A connection that takes no more is not an error here: the server may have answered early,
+        and its answer, or the lack of one, says what is the matter.
+
+        Args:
+            octets: the next ones.
+            is_last: whether the request ends with them.
+        """
+        try:
+            await self.end.send(octets)
+        except NetError:
+            return
+        self.is_sent = is_last
 
     async def response_head(self, method: bytes) -> ResponseHead:
         """The head of the final response; informational ones are passed over.
@@ -133,14 +167,17 @@ class Upstream:
 
     @property
     def is_reusable(self) -> bool:
-        """Whether another request may follow, as far as the response tells."""
+        """Whether another request may follow: both messages are complete, nothing came after."""
         reader = self._reader
-        return self._is_persistent and reader is not None and reader.is_done and not reader.rest
+        if not self.is_sent or not self._is_persistent or reader is None:
+            return False
+        return reader.is_done and not reader.ends_at_close and not reader.rest and not self._data
 
     def renew(self) -> None:
         """Be ready for the next request."""
         self.is_reused = True
         self.heard = False
+        self.is_sent = False
         self._reader = None
         self._data = b""
 
@@ -171,11 +208,12 @@ Connect = Callable[[], Awaitable[SocketEnd]]
 class _Idle:
     """A connection that waits in the pool."""
 
-    __slots__ = ("timer", "upstream")
+    __slots__ = ("drop", "timer", "upstream")
 
-    def __init__(self, upstream: Upstream, timer: Timer) -> None:
+    def __init__(self, upstream: Upstream, timer: Timer, drop: Callable[[], None]) -> None:
         self.upstream = upstream
         self.timer = timer
+        self.drop = drop
 
 
 class UpstreamPool:
@@ -183,10 +221,13 @@ class UpstreamPool:
 
     Args:
         reactor: where they live.
+        idle_s: seconds that one may wait.
     """
 
-    def __init__(self, reactor: Reactor) -> None:
+    def __init__(self, reactor: Reactor, idle_s: float = IDLE_S) -> None:
         self._reactor = reactor
+        self._idle_s = idle_s
+        self._count = 0
         self._idle: dict[Hashable, collections.deque[_Idle]] = {}
         self._is_draining = False
 
@@ -202,15 +243,14 @@ class UpstreamPool:
         """
         held = self._idle.get(key)
         while held:
-            idle = held.pop()
-            if not held:
-                del self._idle[key]
-            idle.timer.cancel()
+            idle = held[-1]
+            self._remove(key, idle)
             upstream = idle.upstream
-            upstream.end.on_readable = None
-            if not upstream.end.is_closed:
+            # The end may have come in this very turn of the reactor.
+            if _is_silent(upstream.end):
                 upstream.renew()
                 return upstream
+            upstream.end.close()
         return await self.take_new(connect)
 
     async def take_new(self, connect: Connect) -> Upstream:
@@ -219,24 +259,26 @@ class UpstreamPool:
 
     def put(self, key: Hashable, upstream: Upstream) -> None:
         """Keep a connection whose response is complete; close it if it cannot be used again."""
-        held = self._idle.get(key)
-        if held is None:
-            held = self._idle[key] = collections.deque()
-        if self._is_draining or not upstream.is_reusable or len(held) >= MAX_IDLE:
-            upstream.end.close()
-            if not held:
-                del self._idle[key]
-            return
         end = upstream.end
+        count = len(self._idle.get(key, ()))
+        is_full = count >= MAX_IDLE or self._count >= MAX_IDLE_IN_ALL
+        if self._is_draining or not upstream.is_reusable or is_full:
+            end.close()
+            return
 
         def drop() -> None:
             self._drop(key, idle)
 
-        idle = _Idle(upstream, self._reactor.call_later(IDLE_S, drop))
-        held.append(idle)
-        # Octets or the end: whatever a server says unasked, this connection is over.
-        end.on_readable = drop
-        end.watch(True, False)
+        def heard() -> None:
+            # Octets or the end: whatever a server says unasked, this connection is over.
+            if not _is_silent(end):
+                drop()
+
+        idle = _Idle(upstream, self._reactor.call_later(self._idle_s, drop), drop)
+        self._reactor.at_stop.add(drop)
+        self._idle.setdefault(key, collections.deque()).append(idle)
+        self._count += 1
+        end.notify_readable(heard)
 
     def drain(self) -> None:
         """Close every unused connection, and those in use when they come back."""
@@ -246,14 +288,26 @@ class UpstreamPool:
                 self._drop(key, idle)
 
     def _drop(self, key: Hashable, idle: _Idle) -> None:
-        idle.timer.cancel()
-        idle.upstream.end.on_readable = None
+        self._remove(key, idle)
         idle.upstream.end.close()
-        held = self._idle.get(key)
-        if held is not None and idle in held:
-            held.remove(idle)
-            if not held:
-                del self._idle[key]
+
+    def _remove(self, key: Hashable, idle: _Idle) -> None:
+        idle.timer.cancel()
+        self._reactor.at_stop.discard(idle.drop)
+        idle.upstream.end.notify_readable(None)
+        held = self._idle[key]
+        held.remove(idle)
+        self._count -= 1
+        if not held:
+            del self._idle[key]
+
+
+def _is_silent(end: SocketEnd) -> bool:
+    """Whether the server has neither spoken nor left; records of TLS itself do not count."""
+    try:
+        return end.receive_nowait(1) is None
+    except (NetError, RemoteProtocolError):
+        return False
 
 
 async def read_limited(upstream: Upstream, limit: int) -> bytes:

@@ -1,6 +1,7 @@
 """Accepting connections: one task for each.
 
-In: a listening socket and the coroutine function that serves a connection.  Out: tasks.
+In: a listening socket and the coroutine function that serves a connection.  Out: tasks, whose first
+steps are done at once, since whoever connects mostly has spoken already.
 
 Invariants: a connection is accepted only if a task will own it; running out of descriptors pauses
 accepting and ends nothing that is established.
@@ -14,9 +15,10 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Final
 
+from tng.dataplane.accepted import AcceptedSocket, Address
 from tng.dataplane.dial import set_keepalive
 from tng.dataplane.poller import READ
-from tng.dataplane.socket_end import to_endpoint
+from tng.dataplane.socket_end import set_no_delay, to_endpoint
 from tng.endpoint import Endpoint
 from tng.errors import StartError
 
@@ -59,7 +61,9 @@ class Listener:
         self._pause: Timer | None = None
         self._is_short = False
         self._is_closed = False
+        self._family, self._kind = int(sock.family), int(sock.type)
         sock.setblocking(False)
+        set_no_delay(sock)  # inherited by the accepted sockets
         reactor.add(sock.fileno(), READ, self._on_event)
         reactor.at_stop.add(self.close)
 
@@ -77,7 +81,8 @@ class Listener:
     def _on_event(self, events: int) -> None:
         for _ in range(ACCEPTS_PER_TURN):
             try:
-                connection, address = self._sock.accept()
+                # What `accept` is made of; it would look up two enums and ask twice how to block.
+                descriptor, peer = self._sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001
             except BlockingIOError:
                 return
             except OSError as error:
@@ -87,15 +92,15 @@ class Listener:
                 # The peer gave up in between (ECONNABORTED), or the network has news about a
                 # connection that never was ours (accept(2)): the next one may be fine.
                 continue
-            self._take(connection, address)
+            self._take(descriptor, peer)
 
-    def _take(self, connection: socket.socket, address: tuple[object, ...]) -> None:
+    def _take(self, descriptor: int, peer: Address) -> None:
+        connection = AcceptedSocket(self._family, self._kind, descriptor, peer)
         if self._reactor.is_stopping:
             connection.close()
             return
         self._is_short = False
-        connection.setblocking(False)
-        self._reactor.spawn(self._serve(connection, address), self._name)
+        self._reactor.spawn_now(self._serve(connection, peer), self._name)
 
     def _pause_accepting(self, error: OSError) -> None:
         if not self._is_short:

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from tng.clock import Clock, SystemClock
 from tng.dataplane.ends import BLOCKED, End
-from tng.dataplane.mux_stream import SHARE, MuxFull, MuxStream
-from tng.errors import ErrorCode, TngError
+from tng.dataplane.mux_openings import Asker, AskingTask, Openings
+from tng.dataplane.mux_stream import SHARE, MuxFull, MuxSilent, MuxStream
+from tng.errors import ErrorCode, LocalProtocolError, TngError
 from tng.wire.h2 import H2Machine
 from tng.wire.h2_frames import H2Code
 from tng.wire.h2_stream import NOBODY, H2Limits, H2Stream, StreamHandler
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from tng.dataplane.reactor import Reactor
     from tng.dataplane.timers import Timer
 
-__all__ = ["MuxConnection", "MuxFull", "MuxStream"]
+__all__ = ["Asker", "MuxConnection", "MuxFull", "MuxSilent", "MuxStream"]
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,8 @@ CLOSE_TIMEOUT_S: Final = 5.0
 _buffers: weakref.WeakKeyDictionary[Reactor, memoryview] = weakref.WeakKeyDictionary()
 
 OnStream = Callable[[MuxStream], Coroutine[object, None, object]]
-"""Serves one stream; it is closed when this returns, and reset when this raises."""
+"""Serves one stream; unless a relay owns it by then, the stream is closed when this returns, and
+reset when this raises."""
 
 
 class MuxConnection:
@@ -80,6 +82,7 @@ class MuxConnection:
 
     Attributes:
         machine: the protocol's state.  For `MuxStream` only.
+        openings: what the peer has not answered yet.  For `MuxStream` only.
         waiting: streams that wait for room, in their order.  For `MuxStream` only.
         idle_since: the reactor's time at which the last stream was closed; None while there
             are streams.
@@ -108,6 +111,7 @@ class MuxConnection:
         "_watches_room",
         "idle_since",
         "machine",
+        "openings",
         "waiting",
     )
 
@@ -129,6 +133,7 @@ class MuxConnection:
         self._clock = clock or SystemClock()
         self._limits = limits or H2Limits()
         self.machine = H2Machine(role, self, now=reactor.now, limits=self._limits)
+        self.openings = Openings(reactor)
         self.idle_since: float | None = reactor.now
         buffer = _buffers.get(reactor)
         if buffer is None:
@@ -161,6 +166,10 @@ class MuxConnection:
         """Streams that the peer admits at the same time; 100 until it has said so."""
         return self.machine.peer.max_streams
 
+    def has_room(self, most: int) -> bool:
+        """Whether `ask` will ask, with fewer than `most` streams whose owners are not done."""
+        return len(self._streams) < most and not self._has_ended and self.machine.can_open
+
     @property
     def is_open(self) -> bool:
         """Whether the connection lives and neither side has said that it will not for long."""
@@ -184,23 +193,35 @@ class MuxConnection:
             MuxFull: this connection takes no further stream, now or ever: see `is_open`.
             NetError: the peer refused, or was silent, or the connection was lost.
         """
-        machine = self.machine
-        if not machine.can_open:
-            if self._has_ended or machine.is_leaving:
-                raise MuxFull(f"the connection to {self._end.label} is closing")
-            raise MuxFull(
-                f"the connection to {self._end.label} has the {machine.peer.max_streams}"
-                " streams that its peer admits"
-            )
-        stream = MuxStream(self._reactor, self, None)
-        self._add(stream)
-        self.touch()
+        asked = AskingTask()
+        stream = self.ask(timeout_s, asked)
         try:
-            with self._reactor.deadline(timeout_s, stream.make_timeout):
-                await stream.wait_answered()
+            return await asked
         except BaseException:
             stream.abort()
             raise
+
+    def ask(self, timeout_s: float, asker: Asker) -> MuxStream:
+        """Ask the peer for a tunnel without waiting.
+
+        Args:
+            timeout_s: what the peer gets to accept it.
+            asker: told once what became of it, never from within this call.
+
+        Returns:
+            The stream, which can do nothing but be aborted until `asker` has been told of it.
+
+        Raises:
+            MuxFull: see `open`.
+        """
+        try:
+            stream = MuxStream(self._reactor, self, None, asker)
+        except LocalProtocolError as error:
+            raise self._full() from error
+        self._streams.add(stream)
+        self.idle_since = None
+        self.openings.add(stream, timeout_s)
+        self.touch()
         return stream
 
     def drain(self) -> None:
@@ -263,13 +284,15 @@ class MuxConnection:
             self.machine.reset(stream, H2Code.REFUSED_STREAM)
             return NOBODY
         end = MuxStream(self._reactor, self, stream)
-        self._add(end)
+        self._streams.add(end)
+        self.idle_since = None
         if method != b"CONNECT":
             end.refuse(400, ErrorCode.REQUEST_REJECTED)
             return NOBODY
         self._serving += 1
-        self._reactor.spawn(self._serve(end, self._on_stream), end.label)
-        return end
+        # Nobody else knows this stream yet, and its frames are read after this one.
+        self._reactor.spawn_now(self._serve(end, self._on_stream), end.label)
+        return NOBODY if end.is_closed else end
 
     def window_opened(self) -> None:
         """See `ConnectionHandler`."""
@@ -291,17 +314,24 @@ class MuxConnection:
 
     # --- private ---
 
-    def _add(self, stream: MuxStream) -> None:
-        self._streams.add(stream)
-        self.idle_since = None
+    def _full(self) -> MuxFull:
+        if self._has_ended or self.machine.is_leaving:
+            return MuxFull(f"the connection to {self._end.label} is closing")
+        return MuxFull(
+            f"the connection to {self._end.label} has the {self.max_streams}"
+            " streams that its peer admits"
+        )
 
     async def _serve(self, stream: MuxStream, on_stream: OnStream) -> None:
         try:
             await on_stream(stream)
-            stream.close()
+            if not stream.is_relayed:
+                stream.close()
+        except BaseException:
+            stream.abort()
+            raise
         finally:
             self._serving -= 1
-            stream.abort()
 
     def _read(self) -> None:
         end = self._end
@@ -393,6 +423,7 @@ class MuxConnection:
         self.machine.close(H2Code.NO_ERROR, reason)
         for stream in list(self._streams):
             stream.break_off(f"is lost: {reason}", keeps_data=True)
+        self.openings.close()
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._reactor.call_later(CLOSE_TIMEOUT_S, self._release, self._end.abort)

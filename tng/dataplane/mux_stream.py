@@ -13,12 +13,12 @@ import collections
 from typing import TYPE_CHECKING, Final, Protocol
 
 from tng.dataplane.ends import BLOCKED, End
-from tng.dataplane.task import Wait
 from tng.errors import ErrorCode, LocalProtocolError, NetError
 from tng.wire.h2_frames import H2Code, code_name
 from tng.wire.h2_stream import NOBODY, H2Stream
 
 if TYPE_CHECKING:
+    from tng.dataplane.mux_openings import Asker, Openings
     from tng.dataplane.reactor import Reactor
     from tng.wire.h2 import H2Machine
     from tng.wire.h2_headers import Headers
@@ -29,6 +29,7 @@ ERROR_HEADER = b"x-tng-error"
 
 _NO_ERROR: Final = H2Code.NO_ERROR
 _CANCEL: Final = H2Code.CANCEL
+_REFUSED_STREAM: Final = H2Code.REFUSED_STREAM
 # As constants: looking an enum's member up costs as much as the rest of closing a stream.
 
 SHARE: Final = 64 * 1024
@@ -39,10 +40,15 @@ class MuxFull(NetError):  # noqa: N818 - it names a state, and nobody is at faul
     """The connection takes no further stream; another connection will."""
 
 
+class MuxSilent(NetError):  # noqa: N818 - as above
+    """The peer did not answer a request for a stream in time."""
+
+
 class MuxOwner(Protocol):
     """What a stream needs of its connection."""
 
     machine: H2Machine
+    openings: Openings
     waiting: collections.deque[MuxStream]
 
     def touch(self) -> None:
@@ -70,11 +76,12 @@ class MuxStream(End):
     Args:
         reactor: see `End`.
         connection: what carries it.
-        label: see `End`.
+        h2: the peer's request, at a server; None to make a request.
+        asker: who is told the peer's answer to our request.
     """
 
     __slots__ = (
-        "_answer",
+        "_asker",
         "_connection",
         "_direct",
         "_failure",
@@ -90,12 +97,17 @@ class MuxStream(End):
         "was_passed_over",
     )
 
-    def __init__(self, reactor: Reactor, connection: MuxOwner, h2: H2Stream | None) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        connection: MuxOwner,
+        h2: H2Stream | None,
+        asker: Asker | None = None,
+    ) -> None:
         self._connection = connection
-        self._answer: Wait[None] | None = None
+        self._asker = asker
         if h2 is None:
             h2 = connection.machine.open_stream(self)
-            self._answer = Wait()
         self._h2 = h2
         self._queue: bytes | bytearray = b""
         self._direct: memoryview | None = None
@@ -114,20 +126,11 @@ class MuxStream(End):
 
     # --- opening ---
 
-    async def wait_answered(self) -> None:
-        """Wait for the peer to accept.  Client only.
-
-        Raises:
-            NetError: it refused; the text names its status and its `x-tng-error`.
-            MuxFull: it did not look at the request; another connection may serve it.
-        """
-        if self._answer is None:
-            raise LocalProtocolError(f"{self!r} was not opened by us")
-        await self._answer
-
-    def make_timeout(self) -> NetError:
-        """What a peer that does not answer is called."""
-        return NetError(f"the peer did not answer the request for {self.label} in time")
+    def time_is_over(self) -> None:
+        """The peer has not answered in time.  For `Openings` only."""
+        late = f"the peer did not answer the request for {self.label} in time"
+        self._fail_asker(MuxSilent(late))
+        self.abort()
 
     def accept(self) -> None:
         """Open the tunnel for the peer.  Server only, once."""
@@ -148,6 +151,11 @@ class MuxStream(End):
         self.close()
 
     # --- End ---
+
+    @property
+    def has_octets(self) -> bool:
+        """Whether there is something to read, its end or its failure included."""
+        return bool(self._queue or self._unread or self._has_ended or self._failure)
 
     def read_into(self, buffer: memoryview) -> int:
         """Read what is there; see `End.read_into`."""
@@ -180,22 +188,32 @@ class MuxStream(End):
             raise NetError(f"{self.label} {self._failure}")
         return BLOCKED
 
-    def write(self, data: memoryview) -> int:
-        """Take octets; see `End.write`."""
+    def write(self, data: memoryview, *, ends: bool = False) -> int:
+        """Take octets; see `End.write`.
+
+        Args:
+            data: 1 octet or more.
+            ends: send END_STREAM in the frame of the last octet, if all are taken.
+        """
         h2 = self._h2
         if not h2.can_send:
             raise NetError(f"writing to {self.label}, which {self._failure or 'we have ended'}")
         if not h2.is_answered:
             raise LocalProtocolError(f"{self!r} is not open yet")
         connection = self._connection
-        if connection.waiting:
+        if connection.waiting and len(data) > SHARE:
             data = data[:SHARE]
-        count = connection.machine.send_data(h2, data)
+            ends = False
+        count = connection.machine.send_data(h2, data, ends=ends)
         if count:
             self.was_passed_over = False
             connection.touch()
             self.bytes_out += count
         return count
+
+    def write_last(self, data: memoryview) -> int:
+        """Take octets and the end; see `End.write_last`."""
+        return self.write(data, ends=True)
 
     def shut(self) -> None:
         """Send END_STREAM after what was written; reading goes on."""
@@ -222,17 +240,18 @@ class MuxStream(End):
         if readable:
             self._tell_news()
         self._wants_write = writable
-        self.window_opened()
+        if writable:
+            self.window_opened()
 
     # --- what the machine tells ---
 
     def answered(self, status: int, headers: Headers) -> None:
         """See `StreamHandler`."""
-        answer = self._answer
-        if answer is None:
-            return
         if 200 <= status < 300:  # RFC 9110 section 9.3.6
-            answer.set(None)
+            asker, self._asker = self._asker, None
+            if asker is not None:
+                self._connection.openings.remove(self)
+                asker.stream_opened(self)
             return
         word = next((value for name, value in headers if name == ERROR_HEADER), b"")
         said = f" ({word[:64].decode('ascii', 'replace')!r})" if word else ""
@@ -240,14 +259,23 @@ class MuxStream(End):
             code = ErrorCode(word.decode("ascii", "replace"))
         except ValueError:
             code = ErrorCode.UPSTREAM_UNREACHABLE
-        answer.fail(NetError(f"the peer refused the tunnel with status {status}{said}", code=code))
+        refusal = f"the peer refused the tunnel with status {status}{said}"
+        self._fail_asker(NetError(refusal, code=code))
+        self.abort()
 
     def data_received(self, data: memoryview) -> None:
         """See `StreamHandler`."""
-        if self._wants_read and self.on_readable is not None and not (self._queue or self._unread):
-            self._direct = data
-            self.on_readable()
-            data, self._direct = self._direct, None
+        if self._wants_read and not (self._queue or self._unread):
+            if self.on_octets is not None:
+                taken = self.on_octets(data)
+                if taken:
+                    self.bytes_in += taken
+                    self._connection.machine.consumed(self._h2, taken)
+                    data = data[taken:]
+            elif self.on_readable is not None:
+                self._direct = data
+                self.on_readable()
+                data, self._direct = self._direct, None
             if not data:
                 return
         if self.is_closed:
@@ -261,16 +289,18 @@ class MuxStream(End):
     def end_received(self) -> None:
         """See `StreamHandler`."""
         self._has_ended = True
-        self._fail_answer("ended")
+        if self._asker is not None:
+            self._fail_asker(self._too_early("ended"))
+            self.abort()
+        elif self._wants_read and self.on_readable is not None and not self._is_read_queued:
+            self.on_readable()
         self._tell_news()
 
     def reset_received(self, code: int) -> None:
         """See `StreamHandler`."""
-        if code == H2Code.REFUSED_STREAM and self._answer is not None:
-            self._answer.fail(MuxFull(f"{self.label} was not looked at by the peer"))
-        self.break_off(
-            f"was reset by the peer ({code_name(code)})", keeps_data=code == H2Code.NO_ERROR
-        )
+        if code == _REFUSED_STREAM:
+            self._fail_asker(MuxFull(f"{self.label} was not looked at by the peer"))
+        self.break_off(f"was reset by the peer ({code_name(code)})", keeps_data=code == _NO_ERROR)
 
     def window_opened(self) -> None:
         """See `StreamHandler`; also whenever somebody begins to wait for room."""
@@ -300,7 +330,8 @@ class MuxStream(End):
         if is_cut:
             self._has_ended = False
             self._queue = self._unread = b""
-        self._fail_answer(failure)
+        if self._asker is not None:
+            self._fail_asker(self._too_early(failure))
         if is_cut and self.on_broken is not None and not self._wants_read:
             self.on_broken(f"{self.label} {failure}")
         self._tell_news()
@@ -309,23 +340,34 @@ class MuxStream(End):
 
     # --- private ---
 
-    def _fail_answer(self, what: str) -> None:
-        if self._answer is not None:
-            self._answer.fail(NetError(f"{self.label} {what} before the tunnel was open"))
+    def _fail_asker(self, error: NetError) -> None:
+        """Tell whoever asked for this stream, unless it was told before."""
+        asker, self._asker = self._asker, None
+        if asker is not None:
+            self._connection.openings.remove(self)
+            asker.stream_failed(error)
+
+    def _too_early(self, what: str) -> NetError:
+        return NetError(f"{self.label} {what} before the tunnel was open")
 
     def _leave(self, code: H2Code) -> None:
         self.is_closed = True
+        if self._asker is not None:
+            self._asker = None
+            self._connection.openings.remove(self)
         h2 = self._h2
         connection = self._connection
         machine = connection.machine
         machine.reset(h2, code)
-        machine.consumed(h2, h2.held)
+        if h2.held:
+            machine.consumed(h2, h2.held)
         h2.handler = NOBODY
-        connection.touch()
+        if machine.output:
+            connection.touch()
         self._queue = self._unread = b""
         self._direct = None
         self._wants_read = self._wants_write = False
-        self.on_readable = self.on_writable = self.on_broken = None
+        self.on_readable = self.on_writable = self.on_broken = self.on_octets = None
         connection.stream_closed(self)
 
     def _tell_news(self) -> None:
@@ -351,7 +393,7 @@ class MuxStream(End):
     def _await_room(self) -> None:
         """Be called back when the stream's window and the connection take octets."""
         h2 = self._h2
-        if not h2.can_send or self._connection.machine.room(h2) > 0:
+        if not h2.can_send or min(h2.send_window, self._connection.machine.connection_room) > 0:
             self._queue_write()
         elif h2.send_window > 0 and not self._is_waiting:
             self._is_waiting = True

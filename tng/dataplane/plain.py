@@ -6,16 +6,24 @@ In and out: bytes as they are.  The orderly end of the peer is its FIN; a reset 
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING
 
 from tng.dataplane.ends import BLOCKED
 from tng.dataplane.socket_end import SocketEnd
 from tng.errors import NetError
 
+if TYPE_CHECKING:
+    from tng.dataplane.reactor import Reactor
+
 
 class PlainEnd(SocketEnd):
     """A connected socket without any protocol of its own.  Arguments as `SocketEnd`."""
 
-    __slots__ = ()
+    __slots__ = ("_is_shut",)
+
+    def __init__(self, reactor: Reactor, sock: socket.socket, label: str = "") -> None:
+        super().__init__(reactor, sock, label)
+        self._is_shut = False
 
     def read_into(self, buffer: memoryview) -> int:
         """Read what is there; see `End.read_into`."""
@@ -49,12 +57,19 @@ class PlainEnd(SocketEnd):
 
     def shut(self) -> None:
         """Send FIN after what was written; reading goes on."""
-        if self.is_closed:
+        if self.is_closed or self._is_shut:
             return
+        self._is_shut = True
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
             return  # the peer reset the connection: reading will tell
+
+    def _may_leave(self) -> bool:
+        return True
+
+    def _shut_socket(self) -> None:
+        """It was shut before it was closed."""
 
     def _broken(self, doing: str, error: OSError) -> NetError:
         return NetError(f"{doing} {self.label} failed: {error.strerror}")

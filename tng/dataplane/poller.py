@@ -19,6 +19,8 @@ WRITE: Final = 0x04
 """There is room to write."""
 ERROR: Final = 0x18
 """The descriptor failed or was hung up (EPOLLERR | EPOLLHUP)."""
+HANG_UP: Final = 0x2000
+"""The peer has ended its direction (EPOLLRDHUP); told beside READ, by pollers that know."""
 
 
 class Poller(Protocol):
@@ -36,6 +38,10 @@ class Poller(Protocol):
         """Stop watching `fd`; a descriptor that the kernel has dropped already is no error."""
         ...
 
+    def forget(self, fd: int) -> None:
+        """As `unregister`, for a descriptor that is closed before the next poll."""
+        ...
+
     def poll(self, timeout_s: float) -> Iterable[tuple[int, int]]:
         """Wait at most `timeout_s` seconds; negative means without limit.  May return nothing."""
         ...
@@ -50,9 +56,15 @@ class EpollPoller:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self.register = self._epoll.register
-        self.modify = self._epoll.modify
         self.poll = self._epoll.poll
+
+    def register(self, fd: int, events: int) -> None:
+        """Start watching `fd`."""
+        self._epoll.register(fd, events | HANG_UP if events & READ else events)
+
+    def modify(self, fd: int, events: int) -> None:
+        """Change what `fd` is watched for."""
+        self._epoll.modify(fd, events | HANG_UP if events & READ else events)
 
     def unregister(self, fd: int) -> None:
         """Stop watching `fd`."""
@@ -60,6 +72,9 @@ class EpollPoller:
             self._epoll.unregister(fd)
         except OSError:
             return  # closed before: the kernel dropped it then
+
+    def forget(self, fd: int) -> None:
+        """Leave it to the kernel, which drops a descriptor when it is closed (epoll(7))."""
 
     def close(self) -> None:
         """Free the epoll descriptor."""
@@ -99,6 +114,10 @@ class SelectorsPoller:
             self._selector.unregister(fd)
         except (KeyError, ValueError, OSError):
             return
+
+    def forget(self, fd: int) -> None:
+        """Stop watching `fd`."""
+        self.unregister(fd)
 
     def poll(self, timeout_s: float) -> Iterable[tuple[int, int]]:
         """Wait at most `timeout_s` seconds for events."""

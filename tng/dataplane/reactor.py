@@ -26,7 +26,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from typing import Final, TypeVar, TypeVarTuple, Unpack
+from typing import Final, Protocol, TypeVar, TypeVarTuple, Unpack
 
 from tng.dataplane.poller import READ, Poller, make_poller
 from tng.dataplane.task import Cancelled, Deadline, Task
@@ -51,6 +51,26 @@ JOIN_GRACE_S: Final = 2.0
 """What `stop` allows on top of its time limit for the thread to close what is left."""
 
 
+class Work(Protocol):
+    """What a reactor waits for before it ends: a task, or something that works without one.
+
+    It calls `Reactor.discard` itself when it has ended, whatever ended it.
+    """
+
+    @property
+    def name(self) -> str:
+        """For logs."""
+        ...
+
+    def cancel(self) -> None:
+        """End soon, with the clean-up that needs the reactor."""
+        ...
+
+    def abandon(self) -> None:
+        """End at once."""
+        ...
+
+
 class Reactor:
     """A thread that owns sockets and the coroutines that use them.
 
@@ -58,18 +78,20 @@ class Reactor:
         poller: where readiness comes from; None for the platform's best.
 
     Attributes:
-        tasks: every task that has not ended.
+        tasks: every task that has not ended, and whatever else was adopted.
         current: the task that is running just now, None in handlers and timers.
         scratch: buffer of SCRATCH_SIZE octets that whoever runs may use until it calls or
             awaits something else that reads.
         now: monotonic clock at the start of this turn, seconds.
         at_stop: called once each when the thread ends; for things that outlive their task.
+        at_turn_end: call with a function to have it called once, when everything else of this
+            turn is done, before polling.
         is_stopping: whether `stop` has begun; nothing new should be accepted.
         on_crash: called from the reactor's thread if it ends by a bug of ours.
     """
 
     def __init__(self, poller: Poller | None = None) -> None:
-        self.tasks: set[Task] = set()
+        self.tasks: set[Work] = set()
         self.current: Task | None = None
         self.scratch = memoryview(bytearray(SCRATCH_SIZE))
         self.now = time.monotonic()
@@ -83,6 +105,7 @@ class Reactor:
         self._ready: collections.deque[Callable[[], object]] = collections.deque()
         self._next_turn: list[Callable[[], object]] = []
         self._turn_end: list[Callable[[], object]] = []
+        self.at_turn_end: Callable[[Callable[[], object]], None] = self._turn_end.append
         self._idle_calls: list[Callable[[], object]] = []
         self._calls: collections.deque[Callable[[], object]] = collections.deque()
         self._calls_lock = threading.Lock()
@@ -181,6 +204,22 @@ class Reactor:
             task.cancel()
         return task
 
+    def spawn_now(self, coroutine: Coroutine[object, None, object], name: str) -> None:
+        """Run a coroutine as a task whose first steps are done when this returns.
+
+        For handlers that have nothing left to do, with objects that nobody else is using.
+        """
+        if self._has_ended:
+            coroutine.close()
+            raise LocalProtocolError("the reactor has stopped")
+        task = Task(self, coroutine, name, log_task_error)
+        self.tasks.add(task)
+        outer = self.current
+        task.step()
+        self.current = outer
+        if self.is_stopping:
+            task.cancel()
+
     def soon(self, fn: Callable[[], object]) -> None:
         """Call `fn` later in this turn, or early in the next."""
         self._ready.append(fn)
@@ -200,10 +239,6 @@ class Reactor:
     def deadline(self, seconds: float, make_error: Callable[[], BaseException]) -> Deadline:
         """Limit the awaits inside a `with` block of the current task; may be nested."""
         return Deadline(self, seconds, make_error)
-
-    def at_turn_end(self, fn: Callable[[], object]) -> None:
-        """Call `fn` once, when everything else of this turn is done, before polling."""
-        self._turn_end.append(fn)
 
     def wait_idle(self, fn: Callable[[], object]) -> None:
         """Call `fn` once, when no task is left; soon, if there is none now."""
@@ -231,8 +266,19 @@ class Reactor:
         if self._handlers.pop(fd, None) is not None:
             self._poller.unregister(fd)
 
-    def discard(self, task: Task) -> None:
-        """Forget a task that has ended.  For `Task` only."""
+    def forget(self, fd: int) -> None:
+        """As `remove`, for a descriptor that the caller closes at once."""
+        if self._handlers.pop(fd, None) is not None:
+            self._poller.forget(fd)
+
+    def adopt(self, work: Work) -> None:
+        """Count `work` among the tasks until `discard`: waited for, and cancelled at the end."""
+        self.tasks.add(work)
+        if self.is_stopping:
+            work.cancel()
+
+    def discard(self, task: Work) -> None:
+        """Forget a task that has ended, or what was adopted."""
         self.tasks.discard(task)
         if not self.tasks and self._idle_calls:
             self._ready.extend(self._idle_calls)
@@ -259,7 +305,9 @@ class Reactor:
             # The earliest tick may hold nothing but cancelled timers: a turn in vain now and then
             # costs less than a look into its bucket on every turn.
             until_timer = ticks[0] / TICKS_PER_SECOND - self.now
-            timeout_s = min(max(0.0, until_timer), LONGEST_POLL_S)
+            timeout_s = 0.0 if until_timer < 0 else until_timer
+            if timeout_s > LONGEST_POLL_S:
+                timeout_s = LONGEST_POLL_S
         else:
             timeout_s = -1.0
         events = self._poller.poll(timeout_s)
@@ -290,7 +338,8 @@ class Reactor:
         if self._ready:
             self._run_ready()
         if self._turn_end:
-            flushes, self._turn_end = self._turn_end, []
+            flushes = self._turn_end[:]
+            self._turn_end.clear()
             for flush in flushes:
                 try:
                     flush()

@@ -17,8 +17,9 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
+from tng.dataplane.accepted import AcceptedSocket
 from tng.dataplane.ends import End
-from tng.dataplane.poller import ERROR, READ, WRITE
+from tng.dataplane.poller import ERROR, HANG_UP, READ, WRITE
 from tng.endpoint import Endpoint
 from tng.errors import NetError
 
@@ -36,6 +37,8 @@ _READABLE: Final = READ | ERROR
 _WRITABLE: Final = WRITE | ERROR
 _UNREGISTERED: Final = -1
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
+_close: Final = socket.SocketType.close
+# Without the count of files made of a socket, which no end makes.
 
 
 class SocketEnd(End):
@@ -68,9 +71,10 @@ class SocketEnd(End):
         self._discarded = 0
         self._events = _UNREGISTERED
         super().__init__(reactor, label or f"socket {self._fd}")
-        if sock.gettimeout() != 0:
-            sock.setblocking(False)
-        set_no_delay(sock)
+        if not isinstance(sock, AcceptedSocket):
+            if sock.gettimeout() != 0:
+                sock.setblocking(False)
+            set_no_delay(sock)
 
     @property
     def local(self) -> Endpoint:
@@ -89,10 +93,13 @@ class SocketEnd(End):
         """The peer's address of the connection.
 
         Raises:
-            NetError: the connection is closed.
+            NetError: the connection is closed, and the address was not known before.
         """
+        sock = self._sock
+        if isinstance(sock, AcceptedSocket):
+            return to_endpoint(sock.peer)
         try:
-            return to_endpoint(self._sock.getpeername())
+            return to_endpoint(sock.getpeername())
         except OSError as error:
             raise NetError(f"{self.label} has no peer: {error.strerror}") from error
 
@@ -113,6 +120,10 @@ class SocketEnd(End):
         """
         if self.is_closed:
             return
+        if self._saw_end and self._may_leave():
+            self.is_closed = True
+            self._release()  # which ends our direction as well, with nothing of the peer's unread
+            return
         self.shut()
         self.is_closed = True
         self._wanted = 0
@@ -130,8 +141,17 @@ class SocketEnd(End):
             self.is_closed = True
             self._reset()
 
+    @property
+    def has_octets(self) -> bool:
+        """Whether octets wait that are not the system's: for those there are events."""
+        return bool(self._unread) or self._has_more()
+
     def _has_more(self) -> bool:
         """Whether octets that no event will announce wait above the socket."""
+        return False
+
+    def _may_leave(self) -> bool:
+        """Whether there is nothing to say before the descriptor is closed."""
         return False
 
     def _has_output(self) -> bool:
@@ -157,6 +177,8 @@ class SocketEnd(End):
 
     def _on_event(self, events: int) -> None:
         wanted = self._wanted
+        if events & HANG_UP:
+            self.is_ending = True
         if wanted & READ and events & _READABLE:
             callback = self.on_readable
             if callback is not None:
@@ -203,9 +225,13 @@ class SocketEnd(End):
             if self._saw_end:
                 self._release()
                 return
-            with contextlib.suppress(OSError):  # reset by the peer: reading will tell
-                self._sock.shutdown(socket.SHUT_WR)
+            self._shut_socket()
         self._update()
+
+    def _shut_socket(self) -> None:
+        """Send FIN after everything else."""
+        with contextlib.suppress(OSError):  # reset by the peer: reading will tell
+            self._sock.shutdown(socket.SHUT_WR)
 
     def _discard(self) -> None:
         """Take what the peer of a closed end still sends off the socket."""
@@ -245,9 +271,11 @@ class SocketEnd(End):
             self._linger = None
             self.reactor.at_stop.discard(self._give_up)
         self._wanted = 0
-        self._unregister()
+        if self._events != _UNREGISTERED:
+            self._events = _UNREGISTERED
+            self.reactor.forget(self._fd)
         self._wake_all()
-        self._sock.close()
+        _close(self._sock)
 
     def _closed_error(self) -> NetError:
         return NetError(f"{self.label} was closed on our side")

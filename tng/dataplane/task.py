@@ -5,7 +5,8 @@ run between two polls.  Semantics, in the order of precedence when several thing
 turn: cancellation, then a value or failure that has arrived, then a deadline.
 
 Invariant: a task is stepped by the reactor's ready queue alone, never from inside another task or
-handler, so that no code finds its objects changed under its hands.
+handler, so that no code finds its objects changed under its hands.  The one exception is the first
+step of a task begun by `Reactor.spawn_now`, whose objects nobody else has in hands yet.
 """
 
 from __future__ import annotations

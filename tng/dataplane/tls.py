@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from tng.dataplane.ends import BLOCKED
-from tng.dataplane.poller import ERROR, READ, WRITE
+from tng.dataplane.poller import ERROR, HANG_UP, READ, WRITE
 from tng.dataplane.socket_end import SocketEnd
 from tng.dataplane.tls_calls import (
     ENDED,
@@ -259,7 +259,7 @@ class TlsEnd(SocketEnd):
             if events & _READABLE:
                 self.on_readable()
         elif events:
-            super()._on_event(events)
+            super()._on_event(events & ~HANG_UP)  # TCP's end says nothing about that of TLS
         octets = self._octets
         if octets is not None and octets.more and self._wanted & READ:
             self._fire_next_turn()

@@ -111,7 +111,8 @@ class TlsOctets:
         size = len(data)
         done = 0
         while done < size:
-            count = write(handle, start + done, min(size - done, RECORD_SIZE))
+            rest = size - done
+            count = write(handle, start + done, min(RECORD_SIZE, rest))
             if count <= 0:
                 del start  # see the theory of operation
                 outcome = self._calls.outcome(handle, count, self._label)

@@ -23,7 +23,9 @@ from tng.dataplane.reactor import Reactor
 from tng.endpoint import Endpoint
 from tng.errors import TngError
 from tng.gateway.control import ControlInterface
-from tng.gateway.entries import Entry, Serve, Services, Trust, build_egress, build_ingress
+from tng.gateway.egress.entry import build_egress
+from tng.gateway.entries import Entry, Serve, Services, Trust
+from tng.gateway.ingress.entry import build_ingress
 from tng.gateway.lifetime import run_until_signalled
 from tng.gateway.netfilter.capturing import Captures, captures_of
 from tng.gateway.netfilter.sockets import MarkedDialer, MarkedSockets
@@ -109,6 +111,16 @@ class Gateway:
         """The HPKE keys of an entry whose transport is OHTTP; None for the others."""
         return None if entry.keys_status is None else entry.keys_status()
 
+    def prepare_capturing(self) -> None:
+        """See that this process may capture, and that what it asks for is not captured itself.
+
+        Raises:
+            StartError: a netfilter mode is configured, and its capability is missing.
+        """
+        self._captures.check()
+        if (mark := self._captures.own_mark) is not None:
+            trio.socket.set_custom_socket_factory(MarkedSockets(mark))
+
     async def refresh(self) -> None:
         """Nothing to ask for: what this gateway tells is always up to date."""
         await trio.lowlevel.checkpoint()
@@ -128,10 +140,8 @@ class Gateway:
             StartError: a listener cannot be bound.
             TngError: the reactor ended by a bug of ours; running on would help nobody.
         """
-        self._captures.check()
+        self.prepare_capturing()
         sockets = self._bind()
-        if (mark := self._captures.own_mark) is not None:
-            trio.socket.set_custom_socket_factory(MarkedSockets(mark))
         crashed, token = trio.Event(), trio.lowlevel.current_trio_token()
         self._reactor.on_crash = lambda: token.run_sync_soon(crashed.set)
         try:

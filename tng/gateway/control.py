@@ -143,6 +143,8 @@ class ControlInterface:
 
     def _of_entry(self, entry: Entry, parts: list[str]) -> object | None:
         """What is told of one entry below its own path."""
+        if entry.datagrams is not None:
+            return None  # sessions of UDP come and go by themselves
         keys = self._gateway.keys_status(entry)
         match parts:
             case []:

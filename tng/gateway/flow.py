@@ -1,26 +1,29 @@
 """What every way in shares: route, open, answer, relay, account.
 
-The order in `Flow.carry` is the first rule of this project.  A client hears that it is connected,
-and its octets move, only after `Tunnel.open` has returned, which it does only with a judged peer.
+The first rule of this project is kept here.  A client hears that it is connected, and its octets
+move, in `Flow.hand_over` alone, which needs an `Opened`, and that exists only with a judged peer
+(or, for a destination that is not tunnelled, by the operator's word).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import NamedTuple, Protocol
 
 from tng.dataplane.plain import PlainEnd
 from tng.dataplane.reactor import Reactor
-from tng.dataplane.relay import relay
+from tng.dataplane.relay import Relay, RelayResult
 from tng.endpoint import Endpoint
 from tng.errors import NetError, TngError
+from tng.gateway.express import Passage
 from tng.gateway.farewell import farewell
 from tng.gateway.router import Router
 from tng.observe.access_log import AccessRecord, log_access
 from tng.observe.metrics import EntryMeter
 from tng.tunnel.base import Opened, Tunnel
 from tng.tunnel.dialer import Dialer
+from tng.tunnel.express import ExpressTunnel
 from tng.verdict import NoRa
 
 log = logging.getLogger(__name__)
@@ -54,7 +57,7 @@ class Carrier(Protocol):
     meter: EntryMeter
 
     async def carry(self, accepted: Accepted) -> None:
-        """Serve one client from its request to the end of both directions."""
+        """Serve one client; it is taken care of when this returns, though not always at its end."""
         ...
 
     def unrouted(self, client: PlainEnd, error: TngError) -> None:
@@ -88,31 +91,87 @@ class Flow:
         self._mode = mode
         self._router = router
         self._tunnel = tunnel
+        self._express = tunnel if isinstance(tunnel, ExpressTunnel) else None
         self._dialer = dialer
 
     async def carry(self, accepted: Accepted) -> None:
-        """Serve one client from its request to the end of both directions."""
-        client, destination = accepted.client, accepted.destination
+        """Serve one client; it is taken care of when this returns, though not always at its end.
+
+        From then on it is a relay's, a passage's or closed, and the caller must leave it alone.
+
+        Raises:
+            NetError: the client went away while it was told why it is not connected.
+        """
+        if not self._begin_express(accepted):
+            await self.carry_slowly(accepted)
+
+    def _begin_express(self, accepted: Accepted) -> bool:
+        express = self._express
+        if express is None or not self._router.is_tunnelled(accepted.destination):
+            return False
+        return Passage(self, accepted).begin(express)
+
+    async def carry_slowly(self, accepted: Accepted) -> None:
+        """As `carry`, by the way on which everything may take its time."""
         try:
-            opened, tunnelled = await self.open(destination)
+            opened, tunnelled = await self.open(accepted.destination)
         except TngError as error:
-            self.failed(client, destination, error)
-            words = accepted.refusal(error)
-            if words:
-                await farewell(self.reactor, client, words)
-            else:
-                client.abort()
-            return
+            await self.turn_away(accepted, error)
+        else:
+            self.hand_over(accepted, opened, tunnelled=tunnelled)
+
+    def hand_over(self, accepted: Accepted, opened: Opened, *, tunnelled: bool) -> None:
+        """Tell the client that it is connected, and relay: the only place where that is done."""
+        client, answer = accepted.client, accepted.answer
+        meter = self.meter
         try:
-            if accepted.answer:
-                await client.send(accepted.answer)
-            self.connected(client, destination, opened, tunnelled=tunnelled)
-        except BaseException:
+            taken = client.write(memoryview(answer)) if answer else 0
+        except TngError:
+            client.abort()  # it went away
             opened.end.abort()
+            return
+        self.connected(client, accepted.destination, opened, tunnelled=tunnelled)
+        # Whoever accepted the client counts it until its coroutine ends, which may be now.
+        meter.cx_active += 1
+        unsent = memoryview(answer)[taken:] if taken < len(answer) else None
+        session = Relay(self.reactor, client, opened.end, self._ended)
+        session.start(total_timeout_s=opened.lifetime_s, unsent=unsent)
+
+    async def turn_away(self, accepted: Accepted, error: TngError) -> None:
+        """Tell the client that it is not connected, and why.
+
+        Raises:
+            NetError: it went away meanwhile.
+        """
+        client = accepted.client
+        self.failed(client, accepted.destination, error)
+        words = accepted.refusal(error)
+        if words:
+            await farewell(self.reactor, client, words)
+        else:
+            client.abort()
+
+    def spawn(self, accepted: Accepted, coroutine: Coroutine[object, None, None]) -> None:
+        """Go on with a client of the express lane as a task, which counts it and owns it."""
+        self.reactor.spawn(self._own(accepted.client, coroutine), accepted.client.label)
+
+    async def _own(self, client: PlainEnd, coroutine: Coroutine[object, None, None]) -> None:
+        self.meter.cx_active += 1
+        try:
+            await coroutine
+        except NetError:
+            client.abort()  # it went away
+        except BaseException:
+            client.abort()
             raise
-        result = await relay(self.reactor, client, opened.end, total_timeout_s=opened.lifetime_s)
-        self.meter.tx_bytes_total += result.left_to_right
-        self.meter.rx_bytes_total += result.right_to_left
+        finally:
+            self.meter.cx_active -= 1
+
+    def _ended(self, result: RelayResult) -> None:
+        meter = self.meter
+        meter.cx_active -= 1
+        meter.tx_bytes_total += result.left_to_right
+        meter.rx_bytes_total += result.right_to_left
 
     async def open(self, destination: Endpoint) -> tuple[Opened, bool]:
         """A stream to `destination`, and whether it goes through the tunnel.

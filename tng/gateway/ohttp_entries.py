@@ -30,12 +30,14 @@ from tng.tunnel.base import Opened
 from tng.tunnel.dialer import Dialer
 from tng.tunnel.ohttp.client import OhttpClient
 from tng.tunnel.ohttp.key_fetch import DEFAULT_INTERVAL_S, KeyFetcher
-from tng.tunnel.ohttp.key_source import KeySource
+from tng.tunnel.ohttp.key_source import KeySource, make_key_source
 from tng.tunnel.ohttp.outer import OuterPath, Passthrough
 from tng.tunnel.ohttp.outer_connection import OuterConnections
+from tng.tunnel.ohttp.rats_tls_peers import RatsTlsPeers
 from tng.tunnel.ohttp.recipients import Recipients
 from tng.tunnel.ohttp.server import Judge, OhttpServer
 from tng.tunnel.ohttp.statements import KeyStatements
+from tng.tunnel.rats_tls.identity import Identity
 from tng.verdict import AttestedPeer
 
 if TYPE_CHECKING:
@@ -185,6 +187,7 @@ def ohttp_egress(
         keys,
         KeyStatements(source, interval, services.clock),
         services.clock,
+        services.trust.make_replays(),
     )
     patterns = [rule.http_path for rule in entry.direct_forward or ()]
     patterns += settings.allow_non_tng_traffic_regexes or []
@@ -196,6 +199,38 @@ def ohttp_egress(
     )
     egress = OhttpEgress(services.reactor, server, dialer, rules, entry.mode, meter)
     return OhttpEgressParts(egress, keys, OpenSource(source) if source else None)
+
+
+def key_source(where: str, settings: EgressOhttp, services: Services) -> KeySource:
+    """Where HPKE keys come from; peers that share theirs attest and verify as gateways do.
+
+    Args:
+        where: path of `ohttp.key` in the configuration.
+        settings: the entry's `ohttp`.
+        services: what all entries share.
+
+    Raises:
+        ConfigError: the list of peers cannot be read.
+    """
+    key = settings.key
+    if key is None or key.source != "peer_shared":
+        return make_key_source(key, services.clock, where=where)
+    identity = verifier = None
+    if key.attest is not None:
+        source = services.trust.make_source(key.attest, services.clock)
+        identity = Identity(source, key.attest.refresh_interval, services.clock)
+    if key.verify is not None:
+        verifier = services.trust.make_verifier((key.verify,), services.clock)
+    peers = RatsTlsPeers(
+        services.reactor,
+        services.bridge,
+        services.dialer,
+        Endpoint(key.host, key.port),
+        identity,
+        verifier,
+        services.clock,
+    )
+    return make_key_source(key, services.clock, where=where, transport=peers)
 
 
 def _source(attest: Attest | None, services: Services) -> StatementSource | None:

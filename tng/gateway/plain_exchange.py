@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from tng.dataplane.ends import End
-from tng.dataplane.http_exchange import Exchange
+from tng.dataplane.http_exchange import SHARE, Exchange
 from tng.dataplane.http_server import Request, ResponseWriter
 from tng.dataplane.http_upstream import Upstream, UpstreamPool
 from tng.dataplane.reactor import Reactor
 from tng.dataplane.socket_end import SocketEnd
 from tng.endpoint import Endpoint
-from tng.errors import NetError, RequestRejectedError, TngError
-from tng.tunnel.ohttp.fields import end_to_end
+from tng.errors import ErrorCode, NetError, RemoteProtocolError, RequestRejectedError, TngError
+from tng.tunnel.ohttp.fields import asks_upgrade, end_to_end
 from tng.wire.http1_body import dump_chunk, dump_last_chunk
 from tng.wire.http1_head import Fields, dump_request_head
 
@@ -67,7 +67,7 @@ class PlainExchange:
             TngError: not served, or cut short (`writer.is_started`).
         """
         head = self._request.head
-        if head.method == b"CONNECT" or any(name == b"upgrade" for name, _ in head.fields):
+        if head.method == b"CONNECT" or asks_upgrade(head.fields):
             raise RequestRejectedError("only plain HTTP requests are forwarded here", status=501)
         fields = [*end_to_end(head.fields, keep_host=True), *more]
         if head.is_chunked:
@@ -82,36 +82,42 @@ class PlainExchange:
             await exchange.stop()
             if exchange.failure is not None and isinstance(exc, TngError):
                 raise exchange.failure from exc
+            if isinstance(exc, RemoteProtocolError):  # a service, not a peer of ours
+                code = ErrorCode.UPSTREAM_UNREACHABLE
+                raise NetError(f"the service at {key}: {exc}", code=code) from exc
             raise
         await exchange.stop()
         pool.put(key, upstream)
 
     async def _exchange(self, upstream: Upstream, exchange: Exchange, octets: bytes) -> None:
         body = self._request.body
-        await upstream.end.send(octets + self._framed(body.read_nowait()))
+        octets += self._framed(body.read_nowait())
+        await upstream.send(octets, is_last=body.is_complete)
         if body.is_complete:
             exchange.watch_client()
         else:
-            exchange.start(self._send_body(upstream))
+            exchange.start(self._send_body(upstream, exchange))
         head = await upstream.response_head(self._request.head.method)
         out = [self._writer.start(head.status, end_to_end(head.fields, keep_host=False))]
+        size = 0
         while not upstream.is_complete:
-            if not upstream.look():
+            if size >= SHARE or not upstream.look():
                 await exchange.send_to_client(b"".join(out))
-                out = []
-            out += [self._writer.data(piece) for piece in await upstream.read()]
+                out, size = [], 0
+            for piece in await upstream.read():
+                size += len(piece)
+                out.append(self._writer.data(piece))
         out.append(self._writer.end(end_to_end(upstream.trailers, keep_host=False)))
         await exchange.send_to_client(b"".join(out))
 
-    async def _send_body(self, upstream: Upstream) -> None:
+    async def _send_body(self, upstream: Upstream, exchange: Exchange) -> None:
         body = self._request.body
-        while not body.is_complete or body.has_unread:
-            try:
-                await upstream.end.send(self._framed(await body.read()))
-            except NetError:
-                if upstream.end.is_closed:
-                    raise
-                return  # it may have answered early
+        while not upstream.is_sent:
+            octets = self._framed(await body.read())
+            await upstream.send(octets, is_last=body.is_complete)
+            if upstream.end.is_closed or (body.is_complete and not upstream.is_sent):
+                return  # its answer, or the lack of one, says why
+            await exchange.share(len(octets))
 
     def _framed(self, pieces: list[bytes]) -> bytes:
         body = self._request.body

@@ -77,7 +77,7 @@ class AccessRecord(NamedTuple):
 
 
 class StampedRecord(NamedTuple):
-    """A record on its way to the log.
+    """A record as the writer of the log sees it.
 
     Attributes:
         at: Unix time, seconds.
@@ -96,10 +96,10 @@ class StampedRecord(NamedTuple):
 class _Outlet:
     """Where records go: to the writer of the log while there is one, else to `logging`."""
 
-    take: Callable[[StampedRecord], None] | None = None
+    take: Callable[[tuple[float, AccessRecord]], object] | None = None
 
 
-def send_to(take: Callable[[StampedRecord], None] | None) -> None:
+def send_to(take: Callable[[tuple[float, AccessRecord]], object] | None) -> None:
     """Have records handed to `take`, from any thread, instead of `logging`; None to undo it."""
     _Outlet.take = take
 
@@ -113,4 +113,5 @@ def log_access(record: AccessRecord) -> None:
     if take is None:
         log.log(level, record)
     else:
-        take(StampedRecord(time.time(), record))  # noqa: TID251 - as logging stamps its records
+        # A plain tuple, which the writer makes a `StampedRecord` of: see the module docstring.
+        take((time.time(), record))  # noqa: TID251 - as logging stamps its records

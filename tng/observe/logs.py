@@ -17,7 +17,6 @@ Invariant: logging neither blocks nor ends the process, whatever the disk does.
 from __future__ import annotations
 
 import collections
-import contextlib
 import logging
 import logging.handlers
 import queue
@@ -26,7 +25,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from tng.errors import StartError
-from tng.observe.access_log import StampedRecord, send_to
+from tng.observe.access_log import AccessRecord, StampedRecord, send_to
 from tng.observe.levels import OFF, parse_levels
 from tng.observe.lines import JsonLine, TextLine
 from tng.observe.options import LogFormat, LogOptions
@@ -49,7 +48,7 @@ _CLOSE_TIMEOUT: Final = 2.0
 """Seconds that leaving waits for the last lines; a terminal that is stopped may never take them."""
 
 
-Entry = logging.LogRecord | StampedRecord
+Entry = logging.LogRecord | tuple[float, AccessRecord]
 """What the queue holds."""
 
 
@@ -103,7 +102,7 @@ class LoggingSession:
         self._thread = threading.Thread(target=self._write, name="tng-log", daemon=True)
         self._thread.start()
         logging.getLogger().addHandler(self._handler)
-        send_to(self._take_access)
+        send_to(self._records.offer)
 
     def __enter__(self) -> Self:
         return self
@@ -141,10 +140,6 @@ class LoggingSession:
             for sink in self._sinks:
                 sink.close()
 
-    def _take_access(self, stamped: StampedRecord) -> None:
-        with contextlib.suppress(queue.Full):  # counted, and told with the next batch
-            self._records.put_nowait(stamped)
-
     def _write(self) -> None:
         while (batch := self._records.take_all(_BATCH_PAUSE)) is not None:
             if self._records.dropped > self._told_dropped:
@@ -154,8 +149,9 @@ class LoggingSession:
     def _write_batch(self, batch: list[Entry]) -> None:
         lines: list[list[str]] = [[] for _ in self._sinks]
         for entry in batch:
-            if isinstance(entry, StampedRecord):
-                level, line = entry.level, self._formatter.access(entry)
+            if isinstance(entry, tuple):
+                stamped = StampedRecord(*entry)
+                level, line = stamped.level, self._formatter.access(stamped)
             else:
                 level, line = entry.levelno, self._line(entry)
             lines[1 if len(self._sinks) > 1 and level >= logging.ERROR else 0].append(line)
@@ -200,13 +196,19 @@ class RecordQueue:
         Raises:
             queue.Full: there is no room; counted in `dropped`.
         """
+        if not self.offer(record):
+            raise queue.Full
+
+    def offer(self, record: Entry) -> bool:
+        """Add `record`; False where there is no room, counted in `dropped`."""
         # Two threads may pass this test together: the limit holds to within their number.
         if len(self._waiting) >= self._limit:
             self.dropped += 1
-            raise queue.Full
+            return False
         self._waiting.append(record)
         if not self._filled.is_set():
             self._filled.set()
+        return True
 
     def take_all(self, pause: float) -> list[Entry] | None:
         """Wait for records and take all of them; None when closed and empty.

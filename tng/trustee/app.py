@@ -6,7 +6,8 @@
     GET    /policy            list;  POST stores one
     GET    /policy/{id}       text;  DELETE forgets one
     GET    /status            what the service depends on
-    POST   /kbs/v0/auth       first step of the key broker's handshake, as a probe
+    GET    /jwks              the token signer's key; also /.well-known/jwks.json
+           /kbs/v0/...        the key broker, see `kbs.routes`
 
 The same paths exist under `/as`.  Source: RESTful interface of the Trustee attestation service
 1.6 to 1.9.  Every refusal is problem details (`problems`).
@@ -28,10 +29,11 @@ from aiohttp import web
 
 from tng.attest.base64_text import dump_base64url
 from tng.errors import ErrorCode, TngError
-from tng.trustee.base64url import parse_base64url
 from tng.trustee.dialects import parse_tee
-from tng.trustee.json_body import invalid, parse_body, refuse_unknown, text_member
-from tng.trustee.kbs import SESSION_COOKIE, SESSION_LIFETIME_S, answer_auth
+from tng.trustee.json_body import parse_body, refuse_unknown, text_member
+from tng.trustee.jwks import jwk_set
+from tng.trustee.kbs.errors import as_broker_error, is_broker_path
+from tng.trustee.kbs.routes import add_broker, policy_list, store_policy
 from tng.trustee.problems import (
     CONTENT_TYPE,
     Problem,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from tng.trustee.attestation import AttestationService
     from tng.trustee.challenge import Challenger
     from tng.trustee.identity import SignerIdentity
+    from tng.trustee.kbs.broker import KeyBroker
     from tng.trustee.policies import Policies
 
 log = logging.getLogger(__name__)
@@ -74,6 +77,7 @@ class Parts:
         identity: whose chain is shown.
         status: makes the body of `/status`.
         clock: dates challenges.
+        broker: the key broker.
         deadline_s: seconds for one request.
     """
 
@@ -83,6 +87,7 @@ class Parts:
     identity: SignerIdentity
     status: Callable[[], dict[str, object]]
     clock: Clock
+    broker: KeyBroker
     deadline_s: float = REQUEST_DEADLINE_S
 
 
@@ -99,8 +104,9 @@ def make_app(parts: Parts) -> web.Application:
         app.router.add_get(f"{prefix}/policy/{{policy_id}}", handlers.get_policy)
         app.router.add_delete(f"{prefix}/policy/{{policy_id}}", handlers.delete_policy)
         app.router.add_get(f"{prefix}/status", handlers.status)
-        app.router.add_post(f"{prefix}/kbs/v0/auth", handlers.kbs_auth)
-        app.router.add_route("*", f"{prefix}/kbs/{{rest:.*}}", handlers.kbs_other)
+        app.router.add_get(f"{prefix}/jwks", handlers.jwks)
+        app.router.add_get(f"{prefix}/.well-known/jwks.json", handlers.jwks)
+        add_broker(app, prefix, parts.broker, parts.policies)
     return app
 
 
@@ -131,52 +137,35 @@ class _Handlers:
         )
 
     async def list_policies(self, request: web.Request) -> web.Response:
-        return web.json_response(
-            [
-                {"policy-id": item.policy_id, "policy-hash": dump_base64url(item.digest)}
-                for item in self._parts.policies.all()
-            ]
-        )
+        return web.json_response(policy_list(self._parts.policies))
 
     async def get_policy(self, request: web.Request) -> web.Response:
         policy = self._parts.policies.get(request.match_info["policy_id"])
         return web.Response(text=dump_base64url(policy.text.encode()), content_type="text/plain")
 
     async def put_policy(self, request: web.Request) -> web.Response:
-        _require_local(request)
-        members = parse_body(await read_json_body(request, MAX_POLICY_BODY))
-        refuse_unknown(members, frozenset({"type", "policy_id", "policy"}), "")
-        policy_id = text_member(members, "policy_id")
-        octets = parse_base64url(text_member(members, "policy"), "policy")
-        try:
-            text = octets.decode()
-        except UnicodeDecodeError as exc:
-            raise invalid("expected UTF-8 text in base64url", "policy") from exc
-        self._parts.policies.put(policy_id, text)
+        self._require_administrator(request, "store attestation policy")
+        store_policy(self._parts.policies, await read_json_body(request, MAX_POLICY_BODY))
         return web.Response()
 
     async def delete_policy(self, request: web.Request) -> web.Response:
-        _require_local(request)
+        self._require_administrator(request, "delete attestation policy")
         self._parts.policies.delete(request.match_info["policy_id"])
         return web.Response()
 
     async def status(self, request: web.Request) -> web.Response:
         return web.json_response(self._parts.status())
 
-    async def kbs_auth(self, request: web.Request) -> web.Response:
-        answer = answer_auth(await read_json_body(request, MAX_SMALL_BODY))
-        response = web.Response(body=answer.body, content_type="application/json")
-        response.set_cookie(
-            SESSION_COOKIE, answer.session_id, max_age=SESSION_LIFETIME_S, httponly=True
-        )
-        return response
+    async def jwks(self, request: web.Request) -> web.Response:
+        return web.json_response(jwk_set(self._parts.identity))
 
-    async def kbs_other(self, request: web.Request) -> web.Response:
-        raise TrusteeRequestError(
-            f"{request.path[:200]}: not available in this version; the key broker answers"
-            " /kbs/v0/auth only",
-            ProblemCode.NOT_FOUND,
-        )
+    def _require_administrator(self, request: web.Request, target: str) -> None:
+        _require_local(request)
+        broker = self._parts.broker
+        if broker.parts.gate.is_open:
+            # Policies decide who gets secrets, too: being on this machine is not enough then.
+            authorization = request.headers.get("Authorization", "")
+            broker.require_admin(authorization, target, request.remote or "")
 
 
 def _require_local(request: web.Request) -> None:
@@ -215,7 +204,7 @@ def _problem_middleware(deadline_s: float) -> Middleware:
             problem = _routing_problem(ProblemCode.NOT_FOUND, request)
         except web.HTTPMethodNotAllowed:
             problem = _routing_problem(ProblemCode.METHOD_NOT_ALLOWED, request)
-        return _respond(problem)
+        return _respond(problem, is_broker=is_broker_path(request.path))
 
     return answer_problems
 
@@ -225,11 +214,12 @@ def _routing_problem(code: ProblemCode, request: web.Request) -> Problem:
     return Problem(code, detail, ErrorCode.REQUEST_REJECTED)
 
 
-def _respond(problem: Problem) -> web.Response:
+def _respond(problem: Problem, *, is_broker: bool) -> web.Response:
+    status, members = problem.status, problem.as_json()
+    if is_broker:
+        status, members = as_broker_error(problem)
     response = web.Response(
-        status=problem.status,
-        body=json.dumps(problem.as_json()).encode("ascii"),
-        content_type=CONTENT_TYPE,
+        status=status, body=json.dumps(members).encode("ascii"), content_type=CONTENT_TYPE
     )
     if problem.code in (ProblemCode.TOO_LARGE, ProblemCode.TIMEOUT):
         # What is left of the body is not worth reading.

@@ -20,7 +20,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from tng.errors import AppraiserError, UntrustedPeerError
-from tng.trustee.dialects import VerificationRequest, parse_attestation_request
+from tng.trustee.dialects import (
+    AttestationRequest,
+    VerificationRequest,
+    parse_attestation_request,
+)
 from tng.trustee.ear import Submodule, make_token
 from tng.trustee.json_body import invalid
 from tng.trustee.problems import ProblemCode, TrusteeRequestError
@@ -71,12 +75,19 @@ class AttestationService:
             body: of `POST /attestation`.
 
         Raises:
-            TrusteeRequestError: the request is wrong.
             RemoteProtocolError: runtime data without a canonical form.
+            TrusteeRequestError, UntrustedPeerError, AppraiserError: see `appraise`.
+        """
+        return await self.appraise(parse_attestation_request(body))
+
+    async def appraise(self, request: AttestationRequest) -> str:
+        """Token for evidence.
+
+        Raises:
+            TrusteeRequestError: the request is wrong.
             UntrustedPeerError: the evidence is refused.
             AppraiserError: collateral cannot be had.
         """
-        request = parse_attestation_request(body)
         policy = self._policies.chosen_by(request.policy_ids)
         verifiers = [self._verifier(item.tee, index) for index, item in enumerate(request.requests)]
         for item in request.requests:

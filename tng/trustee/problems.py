@@ -45,6 +45,12 @@ class ProblemCode(enum.StrEnum):
     INVALID_QUOTE = "AS.EVIDENCE.INVALID_QUOTE"
     VERIFICATION_FAILED = "AS.EVIDENCE.VERIFICATION_FAILED"
     BINDING_MISMATCH = "AS.EVIDENCE.BINDING_MISMATCH"
+    BUSY = "AS.REQUEST.BUSY"
+    KBS_SESSION = "KBS.SESSION.INVALID"
+    KBS_TOKEN = "KBS.TOKEN.INVALID"  # noqa: S105 - not a password
+    KBS_ADMIN = "KBS.ADMIN.UNAUTHORIZED"
+    KBS_POLICY = "KBS.POLICY.DENIED"
+    KBS_RESOURCE = "KBS.RESOURCE.NOT_FOUND"
     DEPENDENCY_UNAVAILABLE = "AS.DEPENDENCY.UNAVAILABLE"
     INTERNAL_ERROR = "AS.INTERNAL.ERROR"
 
@@ -62,14 +68,20 @@ _STATUS: Final[dict[ProblemCode, int]] = {
     ProblemCode.VERIFICATION_FAILED: 422,
     ProblemCode.BINDING_MISMATCH: 422,
     ProblemCode.DEPENDENCY_UNAVAILABLE: 503,
+    ProblemCode.BUSY: 503,
+    ProblemCode.KBS_SESSION: 401,
+    ProblemCode.KBS_TOKEN: 401,
+    ProblemCode.KBS_ADMIN: 401,
+    ProblemCode.KBS_POLICY: 403,
+    ProblemCode.KBS_RESOURCE: 404,
     ProblemCode.INTERNAL_ERROR: 500,
 }
 """HTTP status of each code; what is not listed is a 400."""
 
 _TITLE: Final[dict[int, str]] = {
     400: "The request cannot be understood",
-    401: "The challenge token is not accepted",
-    403: "The request is not allowed from here",
+    401: "What shows who is asking is not accepted",
+    403: "The request is not allowed",
     404: "There is nothing here",
     405: "The method does not fit the path",
     408: "The request took too long",
@@ -78,7 +90,7 @@ _TITLE: Final[dict[int, str]] = {
     422: "The evidence is not accepted",
     500: "The service failed",
     501: "Not available in this version",
-    503: "The service depends on something that is unavailable",
+    503: "The service cannot answer now",
 }
 
 _BY_ERROR: Final[dict[ErrorCode, ProblemCode]] = {

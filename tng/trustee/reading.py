@@ -38,6 +38,19 @@ async def read_json_body(request: web.Request, limit: int) -> bytes:
             f"expected content type application/json, got {request.content_type[:80]!r}",
             ProblemCode.MEDIA_TYPE,
         )
+    return await read_body(request, limit)
+
+
+async def read_body(request: web.Request, limit: int) -> bytes:
+    """The body of a request, whatever it is called.
+
+    Args:
+        request: not yet read.
+        limit: octets, at most.
+
+    Raises:
+        TrusteeRequestError: an encoding (415), or too long (413).
+    """
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise TrusteeRequestError(
             "expected a body without content encoding", ProblemCode.MEDIA_TYPE

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -29,7 +29,18 @@ from tng.trustee.app import REQUEST_DEADLINE_S, Parts, make_app
 from tng.trustee.attestation import AttestationService
 from tng.trustee.challenge import Challenger
 from tng.trustee.collateral import CachedCollateral, pccs_fetcher
+from tng.trustee.decisions import Decided, forget
+from tng.trustee.kbs.admin_gate import AdminGate, read_admin_key
+from tng.trustee.kbs.broker import KeyBroker
+from tng.trustee.kbs.broker import Parts as BrokerParts
+from tng.trustee.kbs.database import Database
+from tng.trustee.kbs.reference_values import ReferenceValues
+from tng.trustee.kbs.release import Releaser
+from tng.trustee.kbs.resource_policy import ResourcePolicy
+from tng.trustee.kbs.resources import Resources
+from tng.trustee.kbs.sealed_directory import SealedDirectory
 from tng.trustee.policies import Policies
+from tng.trustee.problems import TrusteeRequestError
 from tng.trustee.sample_evidence import SampleVerifier
 from tng.trustee.state import StateDirectory
 from tng.trustee.status import collateral_dependency, signer_dependency, status_body
@@ -39,6 +50,8 @@ if TYPE_CHECKING:
     from tng.clock import Clock
     from tng.endpoint import Endpoint
     from tng.trustee.appraised import TeeVerifier
+    from tng.trustee.identity import SignerIdentity
+    from tng.trustee.kbs.resources import SecretService
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +76,10 @@ class TrusteeSettings:
         simulated: directory of the simulated platform that is trusted beside Intel; None for none.
         allow_sample: whether `sample` evidence is taken, which proves nothing.
         allowed_tcb_status: accepted TCB statuses, in Intel's words.
+        admin_key: file of the administrator's public key; None for no administration, and then
+            no secrets are given out.
+        resource_key: file of the key that secrets at rest are sealed with; None for one in `state`.
+        release_to_simulated: whether simulated and sample evidence gets secrets, too.
         deadline_s: seconds for one request.
         idle_s: see `IDLE_S`.
     """
@@ -73,6 +90,9 @@ class TrusteeSettings:
     simulated: Path | None = None
     allow_sample: bool = False
     allowed_tcb_status: frozenset[str] = DEFAULT_TCB_STATUSES
+    admin_key: Path | None = None
+    resource_key: Path | None = None
+    release_to_simulated: bool = False
     deadline_s: float = REQUEST_DEADLINE_S
     idle_s: float = IDLE_S
 
@@ -87,6 +107,8 @@ def dangers(settings: TrusteeSettings) -> list[str]:
         )
     if settings.allow_sample:
         found.append("sample evidence is accepted: anybody can make it")
+    if settings.release_to_simulated:
+        found.append("secrets are released to SIMULATED evidence, too: anybody may get them")
     if not _is_loopback(settings.listen.host):
         found.append(
             f"listening on {settings.listen}, which other machines may reach:"
@@ -103,6 +125,8 @@ async def serve(
     *,
     ready: Callable[[str], None],
     stop: asyncio.Event,
+    decided: Decided = forget,
+    secret_services: Mapping[tuple[str, str], SecretService] | None = None,
 ) -> None:
     """Run the service.
 
@@ -111,6 +135,8 @@ async def serve(
         clock: dates everything.
         ready: called once with the base URL when requests are answered.
         stop: set it to end the service; requests under way get 5 seconds.
+        decided: told of every decision.
+        secret_services: key management services, by the repository and type that they answer for.
 
     Raises:
         StartError: the address, the state directory or the simulated platform cannot be used.
@@ -121,7 +147,16 @@ async def serve(
     async with contextlib.AsyncExitStack() as stack:
         state = stack.enter_context(StateDirectory.open(settings.state))
         client = await stack.enter_async_context(httpx.AsyncClient(timeout=10.0))
-        app = make_app(_make_parts(settings, clock, state, client))
+        database = stack.enter_context(Database.open(settings.state / "broker.sqlite"))
+        service = _make_service(settings, clock, state, client)
+        resources = Resources(
+            SealedDirectory(
+                settings.state / "resources", state.resource_key(settings.resource_key)
+            ),
+            secret_services,
+        )
+        broker = _make_broker(settings, service, database, resources, decided)
+        app = make_app(_make_parts(settings, service, broker))
         runner = web.AppRunner(
             app,
             access_log=None,
@@ -143,9 +178,21 @@ async def serve(
         log.info("trustee stopping url=%s", url)
 
 
-def _make_parts(
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """The attestation service, and what it is made of."""
+
+    attestation: AttestationService
+    identity: SignerIdentity
+    challenger: Challenger
+    policies: Policies
+    collateral: CachedCollateral
+    clock: Clock
+
+
+def _make_service(
     settings: TrusteeSettings, clock: Clock, state: StateDirectory, client: httpx.AsyncClient
-) -> Parts:
+) -> _Service:
     identity = state.identity(clock.now())
     challenger = Challenger(state.challenge_key())
     policies = Policies(state)
@@ -160,21 +207,60 @@ def _make_parts(
     }
     if settings.allow_sample:
         verifiers["sample"] = SampleVerifier()
+    attestation = AttestationService(identity, challenger, policies, verifiers, clock)
+    return _Service(attestation, identity, challenger, policies, collateral, clock)
 
+
+def _make_broker(
+    settings: TrusteeSettings,
+    service: _Service,
+    database: Database,
+    resources: Resources,
+    decided: Decided,
+) -> KeyBroker:
+    key = read_admin_key(settings.admin_key) if settings.admin_key is not None else None
+    try:
+        policy = ResourcePolicy(database)
+    except TrusteeRequestError as exc:
+        raise StartError(f"stored resource policy: {exc}") from exc
+    releaser = Releaser(
+        service.identity,
+        resources,
+        policy,
+        service.clock,
+        decided,
+        to_simulated=settings.release_to_simulated,
+    )
+    return KeyBroker(
+        BrokerParts(
+            service.attestation,
+            releaser,
+            resources,
+            policy,
+            ReferenceValues(database),
+            AdminGate(key),
+            service.clock,
+            decided,
+        )
+    )
+
+
+def _make_parts(settings: TrusteeSettings, service: _Service, broker: KeyBroker) -> Parts:
     def status() -> dict[str, object]:
         dependencies = [
-            signer_dependency(identity.not_after, clock.now()),
-            collateral_dependency(settings.pccs, collateral.last_error),
+            signer_dependency(service.identity.not_after, service.clock.now()),
+            collateral_dependency(settings.pccs, service.collateral.last_error),
         ]
         return status_body(dependencies, dangers(settings))
 
     return Parts(
-        AttestationService(identity, challenger, policies, verifiers, clock),
-        challenger,
-        policies,
-        identity,
+        service.attestation,
+        service.challenger,
+        service.policies,
+        service.identity,
         status,
-        clock,
+        service.clock,
+        broker,
         settings.deadline_s,
     )
 

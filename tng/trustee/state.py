@@ -5,9 +5,11 @@
     ca.pem             the CA's certificate alone, for verifiers to pin
     challenge-key.pem  RSA key of challenges
     policies/ID.rego   uploaded policies
+    resource-key.bin   key of the secrets in `resources`, unless it is kept elsewhere
+    resources/         the key broker's secrets, sealed (`kbs.sealed_directory`)
+    broker.sqlite      the key broker's policy and reference values (`kbs.database`)
 
-Directories are 0700 and files 0600.  A file is replaced whole (written beside, flushed, renamed,
-the directory flushed), so that a crash leaves the old text or the new one.
+Every file is written and read by the rules of `private_files`.
 
 Invariant: secrets of this directory were never readable by another user; one that was is
 refused.
@@ -18,7 +20,6 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import stat
 from pathlib import Path
 from typing import Final, Self
 
@@ -34,11 +35,16 @@ from tng.trustee.identity import (
     parse_identity,
 )
 from tng.trustee.pem import dump_private_key, parse_private_keys
+from tng.trustee.private_files import (
+    FILE_MODE,
+    make_private_directory,
+    read_private,
+    remove_private,
+    replace_private,
+)
 
-_DIRECTORY_MODE: Final = 0o700
-_FILE_MODE: Final = 0o600
-_MAX_FILE: Final = 1_048_576
-"""Octets that are read of one file; a policy has at most 256 KiB."""
+RESOURCE_KEY_OCTETS: Final = 32
+"""Octets of the key that secrets at rest are sealed with (AES-256)."""
 
 
 class StateDirectory:
@@ -60,12 +66,10 @@ class StateDirectory:
                 file system says no.
         """
         try:
-            path.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
-            _check_directory(path)
-            policies = path / "policies"
-            policies.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
-            _check_directory(policies)
-            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, _FILE_MODE)
+            make_private_directory(path, parents=True)
+            for name in ("policies", "resources"):
+                make_private_directory(path / name)
+            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, FILE_MODE)
         except OSError as exc:
             raise StartError(f"state directory {path}: {exc.strerror}") from exc
         try:
@@ -100,12 +104,12 @@ class StateDirectory:
             StartError: the file is damaged, or readable by others.
         """
         path = self.path / "signer.pem"
-        data = self._read(path)
+        data = read_private(path)
         identity = parse_identity(data, str(path)) if data is not None else None
         if identity is None or identity.not_after - now < RENEW_BEFORE_S:
             identity = make_identity(now)
-            self._replace(path, dump_identity(identity))
-        self._replace(self.path / "ca.pem", identity.ca_pem)
+            replace_private(path, dump_identity(identity))
+        replace_private(self.path / "ca.pem", identity.ca_pem)
         return identity
 
     def challenge_key(self) -> rsa.RSAPrivateKey:
@@ -115,15 +119,33 @@ class StateDirectory:
             StartError: the file is damaged, or readable by others.
         """
         path = self.path / "challenge-key.pem"
-        data = self._read(path)
+        data = read_private(path)
         if data is None:
             key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
-            self._replace(path, dump_private_key(key))
+            replace_private(path, dump_private_key(key))
             return key
         keys = parse_private_keys(data, str(path))
         if len(keys) != 1 or not isinstance(keys[0], rsa.RSAPrivateKey):
             raise StartError(f"{path}: expected one RSA key")
         return keys[0]
+
+    def resource_key(self, path: Path | None = None) -> bytes:
+        """The key of secrets at rest; made on first use.
+
+        Args:
+            path: where it is kept; None for this directory.
+
+        Raises:
+            StartError: the file is not 32 octets long, or readable by others.
+        """
+        path = path or self.path / "resource-key.bin"
+        key = read_private(path)
+        if key is None:
+            key = secrets.token_bytes(RESOURCE_KEY_OCTETS)
+            replace_private(path, key)
+        if len(key) != RESOURCE_KEY_OCTETS:
+            raise StartError(f"{path}: expected {RESOURCE_KEY_OCTETS} octets, got {len(key)}")
+        return key
 
     def policies(self) -> dict[str, str]:
         """Texts of the uploaded policies by id.
@@ -133,7 +155,7 @@ class StateDirectory:
         """
         texts: dict[str, str] = {}
         for path in sorted((self.path / "policies").glob("*.rego")):
-            data = self._read(path)
+            data = read_private(path)
             try:
                 texts[path.stem] = (data or b"").decode("utf-8")
             except UnicodeDecodeError as exc:
@@ -150,7 +172,7 @@ class StateDirectory:
         Raises:
             StartError: the file system says no.
         """
-        self._replace(self.path / "policies" / f"{policy_id}.rego", text.encode("utf-8"))
+        replace_private(self.path / "policies" / f"{policy_id}.rego", text.encode("utf-8"))
 
     def remove_policy(self, policy_id: str) -> None:
         """Forget a policy; one that is not there is forgotten already.
@@ -158,67 +180,4 @@ class StateDirectory:
         Raises:
             StartError: the file system says no.
         """
-        path = self.path / "policies" / f"{policy_id}.rego"
-        try:
-            path.unlink(missing_ok=True)
-            _flush_directory(path.parent)
-        except OSError as exc:
-            raise StartError(f"{path}: {exc.strerror}") from exc
-
-    def _read(self, path: Path) -> bytes | None:
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        except OSError as exc:
-            raise StartError(f"{path}: {exc.strerror}") from exc
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-                raise StartError(f"{path}: expected a regular file of the user who runs tng")
-            if stat.S_IMODE(status.st_mode) & 0o077:
-                raise StartError(
-                    f"{path}: mode is {stat.S_IMODE(status.st_mode):04o}, expected 0600;"
-                    " other users may know this secret: delete the file to get a new one"
-                )
-            data = file.read(_MAX_FILE + 1)
-        if len(data) > _MAX_FILE:
-            raise StartError(f"{path}: larger than {_MAX_FILE} octets")
-        return data
-
-    def _replace(self, path: Path, data: bytes) -> None:
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        try:
-            descriptor = os.open(
-                draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _FILE_MODE
-            )
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(descriptor)
-            draft.replace(path)
-            _flush_directory(path.parent)
-        except OSError as exc:
-            draft.unlink(missing_ok=True)
-            raise StartError(f"{path}: cannot be written: {exc.strerror}") from exc
-
-
-def _check_directory(path: Path) -> None:
-    status = path.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise StartError(f"{path}: expected a directory of the user who runs tng")
-    if status.st_mode & 0o022:
-        # Whoever can write here may have put a key of his own in place.
-        raise StartError(
-            f"{path}: mode is {stat.S_IMODE(status.st_mode):04o}, other users can write to it;"
-            " expected 0700: name a new directory"
-        )
-    path.chmod(_DIRECTORY_MODE)
-
-
-def _flush_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        remove_private(self.path / "policies" / f"{policy_id}.rego")

@@ -24,8 +24,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from tng.wire.bhttp import BhttpError, WrongKindError
 from tng.wire.http1_head import FORBIDDEN_IN_TRAILERS, Fields, parse_content_length
@@ -57,8 +56,7 @@ Kind = Literal["request", "response"]
 """What a decoder expects."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(NamedTuple):
     """Control data and header section of a request.
 
     Attributes:
@@ -76,8 +74,7 @@ class RequestHead:
     fields: Fields
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+class ResponseHead(NamedTuple):
     """Control data and header section of a final response.
 
     Attributes:
@@ -89,8 +86,7 @@ class ResponseHead:
     fields: Fields
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(NamedTuple):
     """Some of the content, as it came.
 
     Attributes:
@@ -100,8 +96,7 @@ class Content:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     """The message is whole.
 
     Attributes:

@@ -22,12 +22,13 @@ Invariant: a peer's octets raise RemoteProtocolError or nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Literal, NoReturn
+from typing import Final, Literal
 
 from tng.errors import LocalProtocolError
 from tng.wire.h2_budgets import ChatterBudget, LateStreams, ReceiveBudget
 from tng.wire.h2_frames import (
     ACK,
+    DATA,
     DEFAULT_WINDOW,
     END_HEADERS,
     END_STREAM,
@@ -37,19 +38,24 @@ from tng.wire.h2_frames import (
     H2Code,
     H2ConnectionError,
     append_data,
+    check_ping,
     code_name,
     make_frame,
     make_goaway,
     make_reset,
     make_window_update,
+    parse_goaway,
+    parse_increment,
+    parse_reset,
 )
 from tng.wire.h2_headers import CONNECT_BLOCK, Headers, find_method, find_status, make_block
 from tng.wire.h2_reader import FrameReader
-from tng.wire.h2_settings import PeerSettings, make_greeting
+from tng.wire.h2_settings import WIDE_WINDOW, PeerSettings, make_greeting, move_windows
 from tng.wire.h2_stream import ConnectionHandler, H2Limits, H2Stream, StreamHandler
 
+_CANCEL: Final = H2Code.CANCEL
+_HEADERS: Final = int(Frame.HEADERS)  # looking the member up costs more than the frame
 _DRAIN_PING: Final = b"draining"
-_WIDE_WINDOW: Final = "opens a window beyond 2**31-1 octets"
 _SETTINGS_COST: Final = 20  # each walks over all streams; 100 per second remain
 
 
@@ -110,8 +116,12 @@ class H2Machine:
     @property
     def can_open(self) -> bool:
         """Whether `open_stream` is possible now."""
-        admits = len(self.streams) < self.peer.max_streams and self._next_id <= WINDOW_LIMIT
-        return self._is_client and admits and not self.is_leaving
+        return (
+            self._is_client
+            and len(self.streams) < self.peer.max_streams
+            and self._next_id <= WINDOW_LIMIT
+            and not (self.is_closed or self._peer_is_leaving or self._is_draining)
+        )
 
     @property
     def is_leaving(self) -> bool:
@@ -131,9 +141,7 @@ class H2Machine:
         stream = H2Stream(stream_id, self.peer.initial_window, self._limits.stream_window)
         stream.handler = handler
         self.streams[stream_id] = stream
-        self.output += FRAME_HEADER.pack(
-            0, len(CONNECT_BLOCK), Frame.HEADERS, END_HEADERS, stream_id
-        )
+        self.output += FRAME_HEADER.pack(0, len(CONNECT_BLOCK), _HEADERS, END_HEADERS, stream_id)
         self.output += CONNECT_BLOCK
         return stream
 
@@ -162,34 +170,41 @@ class H2Machine:
         if stream.can_send:
             block = make_block(status, headers)
             flags = END_HEADERS | END_STREAM if ends else END_HEADERS
-            self.output += make_frame(Frame.HEADERS, flags, stream.id, block)
+            self.output += make_frame(_HEADERS, flags, stream.id, block)
             if ends:
                 self._end_sending(stream)
 
-    def send_data(self, stream: H2Stream, data: memoryview) -> int:
+    def send_data(self, stream: H2Stream, data: memoryview, *, ends: bool = False) -> int:
         """Queue octets of a tunnel.
+
+        Args:
+            stream: open, and answered.
+            data: 1 octet or more.
+            ends: whether our half ends with the last octet, if all of them are taken.
 
         Returns:
             Octets taken: what both windows and the queue admit; 0 when they admit none, or
             when our half has ended.
         """
-        output, limits = self.output, self._limits
-        count = len(data)
+        output, limits, count = self.output, self._limits, len(data)
         for room in (stream.send_window, self._send_window, limits.queued_output - len(output)):
             if room < count:  # `min` takes twice the time
                 count = room
         if count <= 0 or not stream.can_send:
             return 0
-        largest = min(self.peer.frame, limits.sent_frame)
-        append_data(output, stream.id, data[:count], largest)
+        largest = self.peer.frame
+        if largest > limits.sent_frame:
+            largest = limits.sent_frame
+        whole = count == len(data)
+        ends = ends and whole
+        part = data if whole else data[:count]
+        append_data(output, stream.id, part, largest, END_STREAM if ends else 0)
         stream.send_window -= count
         self._send_window -= count
-        self._chatter.earn_updates(count // largest + 1)
+        self._chatter.updates += 2 * (count // largest + 1)
+        if ends:
+            self._end_sending(stream)
         return count
-
-    def room(self, stream: H2Stream) -> int:
-        """Octets that `send_data` would take; 0 or less when the stream has to wait."""
-        return min(stream.send_window, self.connection_room)
 
     @property
     def connection_room(self) -> int:
@@ -199,10 +214,10 @@ class H2Machine:
     def send_end(self, stream: H2Stream) -> None:
         """End our half of a tunnel; nothing happens when it has ended."""
         if stream.can_send:
-            self.output += FRAME_HEADER.pack(0, 0, Frame.DATA, END_STREAM, stream.id)
+            self.output += FRAME_HEADER.pack(0, 0, DATA, END_STREAM, stream.id)
             self._end_sending(stream)
 
-    def reset(self, stream: H2Stream, code: H2Code = H2Code.CANCEL) -> None:
+    def reset(self, stream: H2Stream, code: H2Code = _CANCEL) -> None:
         """Drop a tunnel at once; nothing happens when it is gone.  Its handler is not told."""
         if stream.id not in self.streams:
             return
@@ -215,7 +230,7 @@ class H2Machine:
         """Octets of `data_received` were taken by their reader, so that more may come."""
         if increment := self._received.release(stream, count):
             self.output += make_window_update(stream.id, increment)
-        if self._received.may_grant and (increment := self._received.grant()):
+        if self._received.owes and (increment := self._received.grant()):
             self.output += make_window_update(0, increment)
 
     def drain(self) -> None:
@@ -262,14 +277,12 @@ class H2Machine:
         try:
             frames = self._reader.receive(memoryview(data))
             if len(self.output) > self._most_output:
-                self._give_up_on_reader()
+                text = "does not read our answers"
+                raise H2ConnectionError(H2Code.ENHANCE_YOUR_CALM, text)  # noqa: TRY301
         except H2ConnectionError as error:
             self.close(error.h2_code, error.problem)
             raise
         return frames
-
-    def _give_up_on_reader(self) -> NoReturn:
-        raise H2ConnectionError(H2Code.ENHANCE_YOUR_CALM, "does not read our answers")
 
     def frame_read(self, kind: int, stream_id: int, flags: int, payload: bytes) -> None:
         """See `FrameSink`."""
@@ -285,46 +298,52 @@ class H2Machine:
         self, stream_id: int, length: int, data_length: int, *, ends: bool
     ) -> H2Stream | None:
         """See `FrameSink`."""
-        if increment := self._received.take(length):
+        stream = self.streams.get(stream_id)
+        if (
+            stream is None
+            or not stream.can_receive
+            or length > stream.receive_window
+            or not (stream.is_answered or not self._is_client)
+        ):
+            self._refuse_data(stream, stream_id, length, ends=ends)
+            stream = None
+        elif increment := self._received.take(length, stream):
             self.output += make_window_update(0, increment)
         if not (data_length or ends):
             self._chatter.charge()
-        stream = self.streams.get(stream_id)
-        if stream is None:
-            self._read_late_data(stream_id, length, ends=ends)
-            return None
-        if not stream.can_receive:
+        if stream is not None and data_length != length:
+            self.consumed(stream, length - data_length)
+        return stream
+
+    def _refuse_data(
+        self, stream: H2Stream | None, stream_id: int, length: int, *, ends: bool
+    ) -> None:
+        """Drop DATA that no stream takes; the connection's window counts it all the same."""
+        if increment := self._received.take(length, None):
+            self.output += make_window_update(0, increment)
+        if stream is None:  # late, or a mistake (section 5.1)
+            self._check_not_idle(stream_id)
+            if not self._late.admits(stream_id, length, ends=ends):
+                self._chatter.charge()
+                self.output += make_reset(stream_id, H2Code.STREAM_CLOSED)
+        elif not stream.can_receive:
             self._end_in_error(stream, H2Code.STREAM_CLOSED)
         elif self._is_client and not stream.is_answered:
             self._end_in_error(stream, H2Code.PROTOCOL_ERROR)
-        elif not self._received.hold(stream, length):
-            self._end_in_error(stream, H2Code.FLOW_CONTROL_ERROR)
         else:
-            if data_length != length:
-                self.consumed(stream, length - data_length)
-            return stream
-        return None
-
-    def _read_late_data(self, stream_id: int, length: int, *, ends: bool) -> None:
-        """DATA of a stream that is not open: late, or a mistake (section 5.1)."""
-        self._check_not_idle(stream_id)
-        if not self._late.admits(stream_id, length, ends=ends):
-            self._chatter.charge()
-            self.output += make_reset(stream_id, H2Code.STREAM_CLOSED)
+            self._end_in_error(stream, H2Code.FLOW_CONTROL_ERROR)
 
     # -- windows --------------------------------------------------------------------------
 
     def _read_window_update(self, stream_id: int, _flags: int, payload: bytes) -> None:
-        if len(payload) != 4:
-            raise H2ConnectionError(H2Code.FRAME_SIZE_ERROR, "sends no 4 octets of increment")
+        increment = parse_increment(payload)
         self._chatter.charge_update()
-        increment = int.from_bytes(payload, "big") & WINDOW_LIMIT
         if not stream_id:
             self._send_window += increment
             if not increment:
                 raise H2ConnectionError(H2Code.PROTOCOL_ERROR, "opens a window by 0 octets")
             if self._send_window > WINDOW_LIMIT:
-                raise H2ConnectionError(H2Code.FLOW_CONTROL_ERROR, _WIDE_WINDOW)
+                raise H2ConnectionError(H2Code.FLOW_CONTROL_ERROR, WIDE_WINDOW)
             self._handler.window_opened()
             return
         stream = self.streams.get(stream_id)
@@ -422,8 +441,7 @@ class H2Machine:
         stream.handler.reset_received(code)
 
     def _read_reset(self, stream_id: int, _flags: int, payload: bytes) -> None:
-        if len(payload) != 4:
-            raise H2ConnectionError(H2Code.FRAME_SIZE_ERROR, "sends no 4 octets of error code")
+        code = parse_reset(payload)
         self._chatter.charge()
         self._late.remove(stream_id)
         stream = self.streams.get(stream_id)
@@ -431,7 +449,7 @@ class H2Machine:
             self._check_not_idle(stream_id)
             return
         self._forget(stream)
-        stream.handler.reset_received(int.from_bytes(payload, "big"))
+        stream.handler.reset_received(code)
 
     def _check_not_idle(self, stream_id: int) -> None:
         """Refuse frames of a stream that nobody has opened, section 5.1."""
@@ -458,25 +476,11 @@ class H2Machine:
         change = self.peer.update(payload)
         self.output += make_frame(Frame.SETTINGS, ACK, 0)
         if change:
-            self._move_windows(change)
+            move_windows(list(self.streams.values()), change)
         self._handler.settings_received()
 
-    def _move_windows(self, change: int) -> None:
-        """Apply a new INITIAL_WINDOW_SIZE to the streams that are open, section 6.9.2."""
-        streams = list(self.streams.values())
-        for stream in streams:
-            stream.send_window += change
-            if stream.send_window > WINDOW_LIMIT:
-                raise H2ConnectionError(H2Code.FLOW_CONTROL_ERROR, _WIDE_WINDOW)
-        if change > 0:
-            for stream in streams:
-                if stream.can_send:
-                    stream.handler.window_opened()
-
     def _read_ping(self, stream_id: int, flags: int, payload: bytes) -> None:
-        if stream_id or len(payload) != 8:
-            code = H2Code.PROTOCOL_ERROR if stream_id else H2Code.FRAME_SIZE_ERROR
-            raise H2ConnectionError(code, f"sends a malformed PING on stream {stream_id}")
+        check_ping(stream_id, payload)
         self._chatter.charge()
         if not flags & ACK:
             self.output += make_frame(Frame.PING, ACK, 0, payload)
@@ -486,15 +490,11 @@ class H2Machine:
             self._handler.drain_confirmed()
 
     def _read_goaway(self, stream_id: int, _flags: int, payload: bytes) -> None:
-        if stream_id or len(payload) < 8:
-            raise H2ConnectionError(H2Code.PROTOCOL_ERROR, "sends a malformed GOAWAY")
+        last_id, code, reason = parse_goaway(stream_id, payload)
         self._chatter.charge()
-        last_id = int.from_bytes(payload[:4], "big") & WINDOW_LIMIT
-        code = int.from_bytes(payload[4:8], "big")
         self._peer_is_leaving = True
         if self._is_client:
             for stream in [s for s in self.streams.values() if s.id > last_id]:
                 self._forget(stream)
                 stream.handler.reset_received(H2Code.REFUSED_STREAM)
-        reason = payload[8:264].decode("ascii", "replace")
         self._handler.going_away(code, f"{code_name(code)} {reason!r}")

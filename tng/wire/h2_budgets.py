@@ -25,7 +25,7 @@ class ReceiveBudget:
     0 where none is: the caller sends them.
     """
 
-    __slots__ = ("_half_window", "_held", "_limits", "_ungranted", "_window")
+    __slots__ = ("_half_window", "_held", "_limits", "_ungranted", "_window", "owes")
 
     def __init__(self, limits: H2Limits) -> None:
         self._limits = limits
@@ -33,34 +33,34 @@ class ReceiveBudget:
         self._half_window = limits.connection_window // 2
         self._ungranted = 0
         self._held = 0
+        self.owes = False
+        """Whether the connection is owed a grant that `grant` has put off."""
 
-    def take(self, length: int) -> int:
-        """Account for a DATA frame of `length` octets on the connection.
+    def take(self, length: int, stream: H2Stream | None) -> int:
+        """Account for a DATA frame of `length` octets.
+
+        Args:
+            length: octets for flow control.
+            stream: whose reader holds them from now on, and whose window admits them; None where
+                they are dropped.
 
         Returns:
             What to grant to the connection.
 
         Raises:
-            H2ConnectionError: the window does not admit it.
+            H2ConnectionError: the connection's window does not admit it.
         """
         if length > self._window:
             raise H2ConnectionError(H2Code.FLOW_CONTROL_ERROR, "exceeds the connection's window")
         self._window -= length
         self._ungranted += length
-        return self.grant() if self._ungranted >= self._half_window else 0
-
-    def hold(self, stream: H2Stream, length: int) -> bool:
-        """Account for octets that the stream's reader has not taken yet.
-
-        Returns:
-            Whether the stream's window admits them; nothing changes when not.
-        """
-        if length > stream.receive_window:
-            return False
-        stream.receive_window -= length
-        stream.held += length
-        self._held += length
-        return True
+        # Granted by what was held before this frame, which may be taken at once.
+        increment = self.grant() if self._ungranted >= self._half_window else 0
+        if stream is not None:
+            stream.receive_window -= length
+            stream.held += length
+            self._held += length
+        return increment
 
     def release(self, stream: H2Stream, count: int) -> int:
         """Account for octets that the reader took; `grant` may be due as well.
@@ -68,7 +68,8 @@ class ReceiveBudget:
         Returns:
             What to grant to the stream.
         """
-        count = min(count, stream.held)
+        if count > stream.held:
+            count = stream.held
         stream.held -= count
         self._held -= count
         if not stream.can_receive:
@@ -84,11 +85,6 @@ class ReceiveBudget:
         stream.receive_window += increment
         return increment
 
-    @property
-    def may_grant(self) -> bool:
-        """Whether `grant` is worth a call."""
-        return self._ungranted >= self._half_window
-
     def drop(self, stream: H2Stream) -> None:
         """Forget what a stream that was reset still held."""
         self._held -= stream.held
@@ -100,7 +96,8 @@ class ReceiveBudget:
         if self._ungranted * 2 < limits.connection_window:
             return 0
         increment = self._ungranted - max(0, self._held - limits.held_octets)
-        if increment * 2 < limits.connection_window:
+        self.owes = increment * 2 < limits.connection_window
+        if self.owes:
             return 0
         self._ungranted -= increment
         self._window += increment
@@ -115,13 +112,14 @@ class ChatterBudget:
         now: monotonic time, seconds.
     """
 
-    __slots__ = ("_left", "_limits", "_time", "_updates", "now")
+    __slots__ = ("_left", "_limits", "_time", "now", "updates")
 
     def __init__(self, limits: H2Limits, now: float) -> None:
         self._limits = limits
         self._left = float(limits.chatter_burst)
         self._time = now
-        self._updates = 0
+        self.updates = 0
+        """WINDOW_UPDATE frames that are free: two for each DATA frame that we send."""
         self.now = now
         """Monotonic time, seconds; the owner moves it."""
 
@@ -140,18 +138,14 @@ class ChatterBudget:
                 H2Code.ENHANCE_YOUR_CALM, "sends too many frames that move nothing"
             )
 
-    def earn_updates(self, frames: int) -> None:
-        """Account for DATA frames that we send: the peer may open both windows for each."""
-        self._updates += 2 * frames
-
     def charge_update(self) -> None:
         """Pay for one WINDOW_UPDATE, which is free as an answer to DATA.
 
         Raises:
             H2ConnectionError: the bucket is empty.
         """
-        if self._updates:
-            self._updates -= 1
+        if self.updates:
+            self.updates -= 1
         else:
             self.charge()
 

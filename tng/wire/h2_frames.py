@@ -157,14 +157,65 @@ def make_goaway(last_stream_id: int, code: int, reason: str = "") -> bytes:
     return make_frame(Frame.GOAWAY, 0, 0, head + reason.encode()[:256])
 
 
-def append_data(output: bytearray, stream_id: int, data: memoryview, largest: int) -> None:
-    """Append DATA frames with payloads of at most `largest` octets each."""
+def parse_increment(payload: bytes) -> int:
+    """The increment of a WINDOW_UPDATE frame, 0 to `WINDOW_LIMIT`.
+
+    Raises:
+        H2ConnectionError: it has another size (RFC 9113 section 6.9).
+    """
+    if len(payload) != 4:
+        raise H2ConnectionError(H2Code.FRAME_SIZE_ERROR, "sends no 4 octets of increment")
+    return int.from_bytes(payload, "big") & WINDOW_LIMIT
+
+
+def parse_reset(payload: bytes) -> int:
+    """The error code of a RST_STREAM frame.
+
+    Raises:
+        H2ConnectionError: it has another size (RFC 9113 section 6.4).
+    """
+    if len(payload) != 4:
+        raise H2ConnectionError(H2Code.FRAME_SIZE_ERROR, "sends no 4 octets of error code")
+    return int.from_bytes(payload, "big")
+
+
+def parse_goaway(stream_id: int, payload: bytes) -> tuple[int, int, str]:
+    """Last stream, error code and reason of a GOAWAY frame; the reason is cut at 256 octets.
+
+    Raises:
+        H2ConnectionError: it is too short, or on a stream (RFC 9113 section 6.8).
+    """
+    if stream_id or len(payload) < 8:
+        raise H2ConnectionError(H2Code.PROTOCOL_ERROR, "sends a malformed GOAWAY")
+    last_id, code = struct.unpack_from(">LL", payload)
+    return last_id & WINDOW_LIMIT, code, payload[8:264].decode("ascii", "replace")
+
+
+def check_ping(stream_id: int, payload: bytes) -> None:
+    """Refuse a PING frame that is not 8 octets on stream 0 (RFC 9113 section 6.7)."""
+    if stream_id or len(payload) != 8:
+        code = H2Code.PROTOCOL_ERROR if stream_id else H2Code.FRAME_SIZE_ERROR
+        raise H2ConnectionError(code, f"sends a malformed PING on stream {stream_id}")
+
+
+def append_data(
+    output: bytearray, stream_id: int, data: memoryview, largest: int, last_flags: int = 0
+) -> None:
+    """Append DATA frames with payloads of at most `largest` octets each.
+
+    Args:
+        output: what is going to be sent.
+        stream_id: 1 or more.
+        data: 1 octet or more.
+        largest: 16,384 or more.
+        last_flags: END_STREAM, or 0, for the last frame.
+    """
     count = len(data)
-    if count <= largest:
-        output += FRAME_HEADER.pack(count >> 8, count & 255, DATA, 0, stream_id)
-        output += data
-        return
-    for at in range(0, count, largest):
-        size = min(count - at, largest)
-        output += FRAME_HEADER.pack(size >> 8, size & 255, DATA, 0, stream_id)
-        output += data[at : at + size]
+    at = 0
+    while count - at > largest:
+        output += FRAME_HEADER.pack(largest >> 8, largest & 255, DATA, 0, stream_id)
+        output += data[at : at + largest]
+        at += largest
+    size = count - at
+    output += FRAME_HEADER.pack(size >> 8, size & 255, DATA, last_flags, stream_id)
+    output += data[at:] if at else data

@@ -10,7 +10,7 @@ they stand.  A peer may use all of HPACK; what its decoder costs us is bounded b
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
 from typing import Final
 
 from hpack import Decoder
@@ -51,7 +51,8 @@ def find_status(headers: Headers) -> int:
     return int(value) if is_status else 0
 
 
-def make_block(status: int, headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+@functools.lru_cache(maxsize=16)  # answers differ by a date, which changes once a second
+def make_block(status: int, headers: Headers = ()) -> bytes:
     """The header block of an answer.
 
     Args:

@@ -8,6 +8,7 @@ Source: RFC 9113 section 6.5.  Invariant: every attribute is within its legal ra
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 from tng.wire.h2_frames import (
@@ -23,9 +24,12 @@ from tng.wire.h2_frames import (
     make_window_update,
 )
 from tng.wire.h2_headers import HEADER_LIST_LIMIT
-from tng.wire.h2_stream import H2Limits
+from tng.wire.h2_stream import H2Limits, H2Stream
 
 _ENTRY: Final = struct.Struct(">HL")
+
+WIDE_WINDOW: Final = "opens a window beyond 2**31-1 octets"
+"""What is said of a peer whose increments exceed the largest window."""
 
 
 class PeerSettings:
@@ -80,6 +84,26 @@ class PeerSettings:
         self.initial_window = window
         self.max_streams = values.get(Setting.MAX_CONCURRENT_STREAMS, self.max_streams)
         return change
+
+
+def move_windows(streams: Sequence[H2Stream], change: int) -> None:
+    """Apply a new INITIAL_WINDOW_SIZE to the streams that are open, RFC 9113 section 6.9.2.
+
+    Args:
+        streams: not changed by what their handlers do meanwhile.
+        change: as `PeerSettings.update` returned it.
+
+    Raises:
+        H2ConnectionError: a window became too wide.
+    """
+    for stream in streams:
+        stream.send_window += change
+        if stream.send_window > WINDOW_LIMIT:
+            raise H2ConnectionError(H2Code.FLOW_CONTROL_ERROR, WIDE_WINDOW)
+    if change > 0:
+        for stream in streams:
+            if stream.can_send:
+                stream.handler.window_opened()
 
 
 def make_greeting(limits: H2Limits, *, is_client: bool) -> bytes:

@@ -16,6 +16,7 @@ only together with the owner of the sender's. A key with which no secret can be 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,6 +30,9 @@ KEM_X25519: Final = 0x0020
 """DHKEM(X25519, HKDF-SHA256)."""
 PUBLIC_KEY_SIZE: Final = 32
 """Octets of an X25519 public key, and of `enc`."""
+
+_MAX_CONTEXTS: Final = 256
+"""What keys are bound to is remembered for so many recipients and suites."""
 
 _MODE_BASE, _MODE_AUTH = b"\x00", b"\x02"
 _KEM_SUITE_ID: Final = b"KEM" + KEM_X25519.to_bytes(2, "big")
@@ -173,12 +177,7 @@ def _kem_secret(agreed: bytes, bound: bytes) -> bytes:
 def _schedule(suite: Suite, mode: bytes, shared_secret: bytes, info: bytes) -> _Schedule:
     """Derive the key, the base nonce and the exporter secret (RFC 9180 section 5.1)."""
     key_size = suite.key_size
-    suite_id = b"HPKE" + b"".join(
-        number.to_bytes(2, "big") for number in (KEM_X25519, suite.kdf, suite.aead)
-    )
-    # There is no pre-shared key in either mode: its id and value are empty.
-    psk_id_hash = _labeled_extract(suite_id, b"", b"psk_id_hash", b"")
-    bound = mode + psk_id_hash + _labeled_extract(suite_id, b"", b"info_hash", info)
+    suite_id, bound = _key_schedule_context(suite.kdf, suite.aead, mode, info)
     secret = _labeled_extract(suite_id, shared_secret, b"secret", b"")
     return _Schedule(
         suite,
@@ -187,6 +186,16 @@ def _schedule(suite: Suite, mode: bytes, shared_secret: bytes, info: bytes) -> _
         base_nonce=_labeled_expand(suite_id, secret, b"base_nonce", bound, NONCE_SIZE),
         exporter_secret=_labeled_expand(suite_id, secret, b"exp", bound, HASH_SIZE),
     )
+
+
+@functools.lru_cache(maxsize=_MAX_CONTEXTS)
+def _key_schedule_context(kdf: int, aead: int, mode: bytes, info: bytes) -> tuple[bytes, bytes]:
+    """The suite's id and what its keys are bound to: the same for every request to one key."""
+    suite_id = b"HPKE" + b"".join(number.to_bytes(2, "big") for number in (KEM_X25519, kdf, aead))
+    # There is no pre-shared key in either mode: its id and value are empty.
+    psk_id_hash = _labeled_extract(suite_id, b"", b"psk_id_hash", b"")
+    info_hash = _labeled_extract(suite_id, b"", b"info_hash", info)
+    return suite_id, mode + psk_id_hash + info_hash
 
 
 def _labeled_extract(suite_id: bytes, salt: bytes, label: bytes, secret: bytes) -> bytes:

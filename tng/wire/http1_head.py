@@ -19,8 +19,7 @@ from __future__ import annotations
 import http
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Never
+from typing import Final, NamedTuple, Never
 
 from tng.errors import LocalProtocolError, RemoteProtocolError, RequestRejectedError, TngError
 
@@ -56,8 +55,7 @@ _H2_PREFACE: Final = b"PRI * HTTP/2.0\r\n"
 _REASONS: Final = {status.value: status.phrase.encode("ascii") for status in http.HTTPStatus}
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(NamedTuple):
     """What comes before the body of a request.
 
     Attributes:
@@ -77,8 +75,7 @@ class RequestHead:
     is_chunked: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+class ResponseHead(NamedTuple):
     """What comes before the body of a response.
 
     Attributes:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import trio
 
+from tng.attest.statement import Statement
 from tng.errors import AppraiserError, ErrorCode, UntrustedPeerError
 from tng.verdict import AttestedPeer, Check, Outcome, Verdict
 
@@ -41,6 +42,22 @@ class Judge:
 
     def judged_nowait(self, certificate_der: bytes) -> AttestedPeer | None:
         return None
+
+    async def judge_statement(self, statement: Statement, peer: str) -> AttestedPeer:
+        return await self.judge(statement.fingerprint(), peer)
+
+    def judged_statement_nowait(self, statement: Statement) -> AttestedPeer | None:
+        return None
+
+    async def challenge(self) -> str:
+        return "challenge"
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return ("background_check",)
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
 
     async def run(self) -> None:
         await trio.sleep_forever()

@@ -30,6 +30,7 @@ from tng.attest.tdx.dcap import (
     appraise_quote,
 )
 from tng.attest.tdx.eventlog import EventLogEntry, check_against_quote, parse_event_log
+from tng.attest.tdx.measurements import named_measurements
 from tng.attest.tdx.quote import (
     REPORT_DATA_OCTETS,
     Quote,
@@ -251,7 +252,7 @@ def _check_status(appraisal: QuoteAppraisal, allowed: frozenset[str], record: _R
     status = appraisal.tcb_status
     advisories = f" ({', '.join(appraisal.advisory_ids)})" if appraisal.advisory_ids else ""
     # Debug has been refused already, with the signatures; its number comes after this one.
-    record.note(DEBUG_CHECK, "off")
+    record.note(DEBUG_CHECK, f"off; attributes: {appraisal.quote.td_attributes}")
     record.current = TCB_CHECK
     if status not in allowed or status == "Revoked":
         raise UntrustedPeerError(
@@ -300,6 +301,7 @@ def _claims(
     tdx = appraisal.claims
     if entries is not None:
         tdx["uefi_event_logs"] = [entry.claims() for entry in entries]
+        tdx["measurements"] = [named.claims() for named in named_measurements(entries)]
     body = appraisal.quote.body
     return {
         "tdx": tdx,

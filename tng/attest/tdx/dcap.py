@@ -93,6 +93,7 @@ class QuoteAppraisal:
         claims: dict[str, object] = {
             "quote": self.quote.claims(),
             "tcb_verification": self.tcb_verification,
+            "td_attributes": self.quote.td_attributes.claims(),
         }
         # Only there when true: real evidence has the same claims as with a real Trustee.
         return claims | ({"simulated_platform": True} if self.simulated else {})
@@ -154,12 +155,14 @@ def appraise_quote(
 def refuse_debug(quote: Quote) -> None:
     """Require that the trust domain is not in debug mode, where its host can read its memory.
 
+    Every bit of the group "TD under debug" counts: profiling tells the host about it, too.
+
     Raises:
         QuoteRefused: it is (debug_td).
     """
     if quote.is_debug:
-        attributes = quote.body.td_attributes.hex()
-        message = f"the trust domain runs in debug mode (td_attributes {attributes})"
+        octets, names = quote.body.td_attributes.hex(), quote.td_attributes
+        message = f"the trust domain runs in debug mode (td_attributes {octets}: {names})"
         raise QuoteRefused(DEBUG_CHECK, message, ErrorCode.DEBUG_TD)
 
 

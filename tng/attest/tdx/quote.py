@@ -17,6 +17,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from tng.attest.tdx.attributes import TdAttributes
 from tng.errors import ErrorCode, UntrustedPeerError
 
 MAX_QUOTE_OCTETS: Final = 32 * 1024
@@ -39,7 +40,6 @@ _QE_REPORT_OCTETS: Final = 384
 _QE_AUTHENTICATION_OCTETS: Final = 32
 _CERTIFIED_BY_QE_REPORT: Final = 6
 _CERTIFIED_BY_PCK_CHAIN: Final = 5
-_DEBUG_BIT: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +141,14 @@ class Quote:
     certification: Certification
 
     @property
-    def td_attributes(self) -> int:
-        """The attribute bits of the trust domain."""
-        return int.from_bytes(self.body.td_attributes, "little")
+    def td_attributes(self) -> TdAttributes:
+        """The attributes of the trust domain."""
+        return TdAttributes.parse(self.body.td_attributes)
 
     @property
     def is_debug(self) -> bool:
-        """Whether the host may read and change the trust domain's memory."""
-        return bool(self.td_attributes & _DEBUG_BIT)
+        """Whether the host may look into the trust domain: debugging or profiling."""
+        return self.td_attributes.is_debug
 
     def claims(self) -> dict[str, object]:
         """The tree a Trustee puts under `tdx.quote`: hexadecimal text in octet order."""

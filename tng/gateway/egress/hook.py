@@ -11,10 +11,10 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Final, NamedTuple
 
-from tng.config.capture import HookListen
+from tng.config.capture import EgressHook, HookListen
 from tng.dataplane.ends import End
 from tng.dataplane.mux import MuxStream
 from tng.dataplane.plain import PlainEnd
@@ -34,6 +34,9 @@ from tng.verdict import NoRa
 log = logging.getLogger(__name__)
 
 MODE: Final = "hook"
+
+Serve = Callable[[socket.socket, Endpoint], Coroutine[None, None, None]]
+"""Serves one accepted TCP connection, given the client's address."""
 
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 """Where the library moves a socket to; the second one where the socket takes IPv6 alone."""
@@ -59,6 +62,28 @@ def moved_port(rule: HookListen) -> Moved:
         raise AssertionError("tng exec names every port before the gateway is built")
     host = "::" if rule.host is not None and ":" in rule.host else "0.0.0.0"  # noqa: S104 - as TNG
     return Moved(rule, Endpoint(host, rule.port), Endpoint(_LOOPBACK[0], rule.redirect_to_port))
+
+
+def hook_listeners(
+    hook: EgressHook, reactor: Reactor, server: RatsTlsServer, dialer: Dialer, meter: EntryMeter
+) -> list[tuple[Endpoint, Serve]]:
+    """Where the gateway listens for the program, and who serves each port.
+
+    Args:
+        hook: as `tng exec` has completed it.
+        reactor: where connections live.
+        server: takes the tunnels and judges their clients.
+        dialer: connects to the program.
+        meter: counts.
+    """
+    local = hook.capture_local_traffic
+    return [
+        (
+            moved.listen,
+            HookEgress(reactor, server, dialer, moved, captures_local=local, meter=meter).serve,
+        )
+        for moved in map(moved_port, hook.capture_listen)
+    ]
 
 
 class HookEgress:

@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 
 from tng.dataplane.mux import MuxStream
 from tng.dataplane.reactor import Reactor
-from tng.dataplane.relay import relay
+from tng.dataplane.relay import Relay, RelayResult
 from tng.endpoint import Endpoint
 from tng.errors import NetError, TngError
 from tng.observe.access_log import AccessRecord, log_access
@@ -66,42 +66,36 @@ class MappingEgress:
             log.warning("tunnel refused client=%s code=%s: %s", client, error.code, error)
 
     async def _deliver(self, client: Endpoint, opened: Opened, stream: MuxStream | None) -> None:
-        """Connect one judged stream to the service and relay until both ends are done."""
+        """Connect one judged stream to the service, and leave both to a relay."""
         meter = self._meter
         meter.cx_total += 1
         meter.cx_active += 1
         try:
-            await self._connect_and_relay(client, opened, stream)
-        finally:
-            meter.cx_active -= 1
-
-    async def _connect_and_relay(
-        self, client: Endpoint, opened: Opened, stream: MuxStream | None
-    ) -> None:
-        try:
             backend = await self._dialer.connect(self._target)
         except NetError as error:
+            meter.cx_active -= 1
             self._unreachable(client, opened, stream, error)
             return
         except BaseException:
+            meter.cx_active -= 1
             opened.end.abort()
             raise
         log_access(
             AccessRecord(
-                client,
-                self._listen,
-                "mapping",
-                self._target,
-                backend.local,
-                encrypted=True,
-                attested=opened.attested,
+                client, self._listen, "mapping", self._target, backend.local, True, opened.attested
             )
         )
         if stream is not None:
             stream.accept()
-        result = await relay(self._reactor, opened.end, backend, total_timeout_s=opened.lifetime_s)
-        self._meter.tx_bytes_total += result.left_to_right
-        self._meter.rx_bytes_total += result.right_to_left
+        Relay(self._reactor, opened.end, backend, self._ended).start(
+            total_timeout_s=opened.lifetime_s
+        )
+
+    def _ended(self, result: RelayResult) -> None:
+        meter = self._meter
+        meter.cx_active -= 1
+        meter.tx_bytes_total += result.left_to_right
+        meter.rx_bytes_total += result.right_to_left
 
     def _unreachable(
         self, client: Endpoint, opened: Opened, stream: MuxStream | None, error: NetError

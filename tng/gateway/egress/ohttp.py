@@ -16,19 +16,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from tng.dataplane.http_server import ClientLeftError, Request, ResponseWriter, ServerConnection
-from tng.dataplane.http_upstream import UpstreamPool
+from tng.dataplane.http_server import Request, ResponseWriter, ServerConnection
+from tng.dataplane.http_upstream import SERVICE_IDLE_S, UpstreamPool
 from tng.dataplane.plain import PlainEnd
 from tng.dataplane.reactor import Reactor
 from tng.dataplane.socket_end import SocketEnd
 from tng.endpoint import Endpoint
-from tng.errors import NetError, RequestRejectedError, TngError
+from tng.errors import NetError, TngError
 from tng.gateway.egress.cors import CorsPolicy
 from tng.gateway.egress.direct_forward import DirectForward
-from tng.gateway.farewell import farewell
-from tng.gateway.http_errors import error_answer
+from tng.gateway.http_requests import RequestHandler, serve_requests
 from tng.gateway.plain_exchange import PlainExchange
-from tng.gateway.replies import error_response
 from tng.observe.access_log import AccessRecord, log_access
 from tng.observe.metrics import EntryMeter
 from tng.tunnel.base import Peer
@@ -94,11 +92,11 @@ class OhttpEgress:
         self._rules = rules
         self._mode = mode
         self._meter = meter
-        self._pool = UpstreamPool(reactor)
+        self._pool = UpstreamPool(reactor, SERVICE_IDLE_S)
         self._open: set[ServerConnection] = set()
 
     async def serve(
-        self, accepted: socket.socket, client: Endpoint, listen: Endpoint, target: Endpoint
+        self, accepted: socket.socket, client: Endpoint, listen: Endpoint, target: Endpoint | None
     ) -> None:
         """Serve one TCP connection.
 
@@ -106,9 +104,13 @@ class OhttpEgress:
             accepted: the connection.
             client: the client's address.
             listen: our own, for the access log.
-            target: the service.
+            target: the service; None if there is none for this connection.
         """
         end = PlainEnd(self._reactor, accepted, str(client))
+        if target is None:
+            log.info("refused client=%s: it connected to the listener, not captured", client)
+            end.abort()
+            return
         self._meter.cx_total += 1
         self._meter.cx_active += 1
         try:
@@ -130,49 +132,21 @@ class OhttpEgress:
             connection.let_idle_go()
 
     async def _serve(self, end: PlainEnd, client: Endpoint, service: Service) -> None:
+        async def answer(request: Request, writer: ResponseWriter) -> bool:
+            await self._dispatch(end, client, request, writer, service)
+            return True
+
+        def refused(error: TngError) -> None:
+            self._meter.cx_failed += 1
+            log.warning("request not served client=%s code=%s: %s", client, error.code, error)
+
+        handler = RequestHandler(answer, refused, _GENERIC, self._cors_fields)
         connection = ServerConnection(self._reactor, end, idle_timeout_s=FIRST_REQUEST_S)
         self._open.add(connection)
         try:
-            while (request := await connection.next_request()) is not None:
-                connection.idle_timeout_s = IDLE_S
-                if not await self._answer(end, client, connection, request, service):
-                    return
-            end.close()
-        except RequestRejectedError as error:
-            self._refused(client, error)
-            await farewell(self._reactor, end, error_response(error))
+            await serve_requests(self._reactor, end, connection, handler, idle_timeout_s=IDLE_S)
         finally:
             self._open.discard(connection)
-
-    async def _answer(
-        self,
-        end: PlainEnd,
-        client: Endpoint,
-        connection: ServerConnection,
-        request: Request,
-        service: Service,
-    ) -> bool:
-        """Answer one request; whether the connection may serve another."""
-        writer = ResponseWriter(
-            request, closes=connection.is_draining, more=self._cors_fields(request)
-        )
-        try:
-            await self._dispatch(end, client, request, writer, service)
-        except ClientLeftError:
-            end.abort()
-            return False
-        except TngError as error:
-            self._refused(client, error)
-            if writer.is_started:
-                end.abort()  # an answer cut short must not look complete
-                return False
-            last = ResponseWriter(request, closes=True, more=self._cors_fields(request))
-            await farewell(self._reactor, end, error_answer(last, error, title=_GENERIC))
-            return False
-        if writer.closes or not request.body.is_complete:
-            await farewell(self._reactor, end, b"")
-            return False
-        return True
 
     async def _dispatch(
         self,
@@ -231,7 +205,3 @@ class OhttpEgress:
             )
 
         return on_connected
-
-    def _refused(self, client: Endpoint, error: TngError) -> None:
-        self._meter.cx_failed += 1
-        log.warning("request not served client=%s code=%s: %s", client, error.code, error)

@@ -69,13 +69,12 @@ class HttpProxyIngress:
     async def _serve(self, client: PlainEnd) -> None:
         data = await self._first_octets(client)
         accepted = _plain_connect(client, data)
-        if accepted is None:
-            server = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_SIZE)
-            server.receive_data(data)
-            await self._serve_requests(client, server)
-        else:
-            del data  # what this frame holds is held as long as the tunnel stands
+        if accepted is not None:
             await self._flow.carry(accepted)
+            return
+        server = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_SIZE)
+        server.receive_data(data)
+        await self._serve_requests(client, server)
 
     async def _serve_requests(self, client: PlainEnd, server: h11.Connection) -> None:
         while True:

@@ -14,7 +14,7 @@ import logging
 from typing import Final
 
 from tng.dataplane.http_server import (
-    ClientLeftError,
+    IDLE_TIMEOUT_S,
     Request,
     ResponseWriter,
     ServerConnection,
@@ -22,12 +22,11 @@ from tng.dataplane.http_server import (
 from tng.dataplane.http_upstream import UpstreamPool
 from tng.dataplane.plain import PlainEnd
 from tng.dataplane.socket_end import SocketEnd
-from tng.dataplane.task import Cancelled
 from tng.endpoint import Endpoint
-from tng.errors import NetError, RequestRejectedError, TngError
+from tng.errors import TngError
 from tng.gateway.farewell import farewell
 from tng.gateway.flow import Accepted, Flow
-from tng.gateway.http_errors import error_answer
+from tng.gateway.http_requests import RequestHandler, serve_requests
 from tng.gateway.plain_exchange import PlainExchange
 from tng.gateway.replies import CONNECTED, error_response
 from tng.gateway.router import Router
@@ -97,54 +96,27 @@ class OhttpFlow:
             connection.let_idle_go()
 
     async def _serve(self, client: PlainEnd, destination: Endpoint | None) -> None:
+        async def answer(request: Request, writer: ResponseWriter) -> bool:
+            if destination is None and request.head.method == b"CONNECT":
+                to = connect_destination(request.head.target)
+                await self.carry(Accepted(client, to, CONNECTED, error_response))
+                return False
+            await self._dispatch(client, request, writer, destination)
+            return True
+
+        def refused(error: TngError) -> None:
+            self.meter.cx_failed += 1
+            log.warning("request not served client=%s code=%s: %s", client.label, error.code, error)
+
+        handler = RequestHandler(answer, refused, _GENERIC)
         connection = ServerConnection(self.reactor, client)
         self._open.add(connection)
         try:
-            while (request := await connection.next_request()) is not None:
-                if destination is None and request.head.method == b"CONNECT":
-                    to = connect_destination(request.head.target)
-                    await self.carry(Accepted(client, to, CONNECTED, error_response))
-                    return
-                if not await self._answer(client, connection, request, destination):
-                    return
-            client.close()
-        except RequestRejectedError as error:
-            self._plain.unrouted(client, error)
-            await farewell(self.reactor, client, error_response(error))
+            await serve_requests(
+                self.reactor, client, connection, handler, idle_timeout_s=IDLE_TIMEOUT_S
+            )
         finally:
             self._open.discard(connection)
-
-    async def _answer(
-        self,
-        client: PlainEnd,
-        connection: ServerConnection,
-        request: Request,
-        destination: Endpoint | None,
-    ) -> bool:
-        """Serve one request; whether the connection may serve another."""
-        writer = ResponseWriter(request, closes=connection.is_draining)
-        try:
-            await self._dispatch(client, request, writer, destination)
-        except ClientLeftError as error:
-            log.info("request ended client=%s: %s", client.label, error)
-            client.abort()
-            return False
-        except TngError as error:
-            self.meter.cx_failed += 1
-            log.warning("request not served client=%s code=%s: %s", client.label, error.code, error)
-            if writer.is_started:
-                client.abort()  # a response cut short must not look complete
-                raise NetError(f"cut short: {error}", code=error.code) from error
-            last = ResponseWriter(request, closes=True)
-            await farewell(self.reactor, client, error_answer(last, error, title=_GENERIC))
-            return False
-        except Cancelled:
-            client.abort()
-            raise
-        if writer.closes or not request.body.is_complete:
-            await farewell(self.reactor, client, b"")
-            return False
-        return True
 
     async def _dispatch(
         self,

@@ -1,7 +1,7 @@
 """What a worker tells about itself, and what all workers come to together.
 
 In: a worker's `Gateway` there, its report as JSON here.  Out: sums in the meters of the
-supervisor's entries, and pools merged by endpoint.
+supervisor's entries, pools merged by endpoint, and egresses whose keys are known by URL.
 
 Invariant: counters never go down: what a worker had counted when it was last heard of stays in
 the sums after its death, and only its open connections leave them.
@@ -30,6 +30,12 @@ COUNTERS: Final = ("cx_total", "cx_failed", "tx_bytes_total", "rx_bytes_total")
 GAUGES: Final = ("cx_active",)
 """Numbers of an `EntryMeter` that hold for the moment."""
 
+MAX_SERVERS: Final = 256
+"""Egresses that one worker tells of, all entries together; with `MAX_TOKEN` they fit in a frame."""
+
+MAX_TOKEN: Final = 16 << 10
+"""Characters of the token that is told with an egress; a longer one is left out."""
+
 Fields = dict[str, "Json"]
 
 
@@ -40,10 +46,12 @@ class EntryReport:
     Attributes:
         numbers: value of each of `COUNTERS` and `GAUGES`.
         pool: its tunnels as the status page shows them; None where it has none.
+        servers: egresses whose HPKE key it knows, as the status page shows them.
     """
 
     numbers: Mapping[str, int]
     pool: Fields | None
+    servers: tuple[Json, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +67,21 @@ class Report:
     entries: Mapping[str, EntryReport]
 
 
-def dump_report(gateway: Watched) -> Fields:
-    """The report of the worker that runs `gateway`."""
+def dump_report(gateway: Watched, *, servers: bool = False) -> Fields:
+    """The report of the worker that runs `gateway`.
+
+    Args:
+        gateway: of this worker.
+        servers: whether to tell of the egresses whose keys are known; there may be many.
+    """
+    known = _servers(gateway) if servers else {}
     report: dict[str, object] = {
         "not_ready": gateway.not_ready(),
         "entries": {
             entry.path: {
                 "numbers": {name: getattr(entry.meter, name) for name in (*COUNTERS, *GAUGES)},
                 "pool": gateway.pool_status(entry),
+                "servers": known.get(entry.path, []),
             }
             for entry in gateway.entries
         },
@@ -130,6 +145,36 @@ def merge_pools(empty: Mapping[str, object], pools: Mapping[int, Fields]) -> dic
     return {**empty, "overflowed_streams": overflowed, "endpoints": list(endpoints.values())}
 
 
+def merge_servers(parts: Iterable[Iterable[Json]]) -> dict[str, object]:
+    """The egresses that any worker knows: each once, by its URL; of two the later counts."""
+    servers = {
+        str(server.get("url")): server
+        for part in parts
+        for server in part
+        if isinstance(server, dict)
+    }
+    return {"servers": list(servers.values())}
+
+
+def _servers(gateway: Watched) -> dict[str, list[object]]:
+    told: dict[str, list[object]] = {}
+    left = MAX_SERVERS
+    for entry in gateway.entries:
+        status = gateway.keys_status(entry) if entry.side == "ingress" else None
+        known = (status or {}).get("servers")
+        if isinstance(known, list):
+            told[entry.path] = [_short(server) for server in known[:left]]
+            left -= len(told[entry.path])
+    return told
+
+
+def _short(server: dict[str, object]) -> dict[str, object]:
+    token = server.get("server_attestation")
+    if isinstance(token, str) and len(token) > MAX_TOKEN:
+        return {name: value for name, value in server.items() if name != "server_attestation"}
+    return server
+
+
 def _merge_endpoint(endpoints: dict[str, dict[str, object]], worker: int, part: Fields) -> None:
     name = member(part, "endpoint", str)
     shards: list[object] = [
@@ -161,4 +206,5 @@ def _parse_entry(fields: Json) -> EntryReport:
     return EntryReport(
         {name: member(numbers, name, int) for name in (*COUNTERS, *GAUGES)},
         pool if isinstance(pool, dict) else None,
+        tuple(member(fields, "servers", list)),
     )

@@ -3,9 +3,9 @@
 In: how to start a process, the worker's sockets, and what answers its questions.  Out: a worker
 that serves, with `FIRST_RESTART_S` to `LAST_RESTART_S` between a death and the next life.
 
-The supervisor asks: `start` (configuration and sockets; answered when traffic is served),
-`report` (`workers.reports`), `drain` (answered when nothing is in flight).  Closing the stream ends
-a worker at once.
+The supervisor asks: `keys` and `models` (`workers.news`), `start` (configuration, sockets, table of
+requests seen; answered when traffic is served), `report` (`workers.reports`), `drain` (answered
+when nothing is in flight).  Closing the stream ends a worker at once.
 
 Invariant: when `run` has ended, the process has.
 """
@@ -16,7 +16,8 @@ import contextlib
 import functools
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -26,6 +27,8 @@ from tng.gateway.workers.link import Link, Object
 from tng.gateway.workers.reports import Report, parse_report
 
 if TYPE_CHECKING:
+    from tng.attest.strict_json import Json
+    from tng.gateway.workers.news import News
     from tng.gateway.workers.sockets import Listening
 
 log = logging.getLogger(__name__)
@@ -68,39 +71,55 @@ Answer = Callable[[int, str, Object], Awaitable[Object]]
 """Answers a question of the worker process with that number, see `workers.shared`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outfit:
+    """What a worker gets of its supervisor.
+
+    Attributes:
+        config_text: the configuration, for the worker to read.
+        answer: answers its questions.
+        news: makes what tells a worker, given its link, what is new.
+        table: descriptor of the table of requests seen; None where no entry needs it.
+    """
+
+    config_text: str
+    answer: Answer
+    news: Callable[[Link], News]
+    table: int | None = None
+
+
 class Slot:
     """One of a supervisor's workers.
 
     Args:
         index: its position, from 0; for people.
-        config_text: the configuration, for the worker to read.
         sockets: where it listens; stays open here.
         start: starts a process.
-        answer: answers its questions.
+        outfit: what it gets.
         on_death: told the exit status of every process that ended unasked, and its last report;
             may raise to end all.
 
     Attributes:
         report: the last one of the process that runs now.
+        servers: what it last told of the egresses that each ingress knows keys of, by path.
         has_served: set once a first process has begun to serve.
     """
 
     def __init__(
         self,
         index: int,
-        config_text: str,
         sockets: Listening,
         start: Start,
-        answer: Answer,
+        outfit: Outfit,
         on_death: Callable[[int, int, Report | None], None],
     ) -> None:
         self.index = index
         self.report: Report | None = None
+        self.servers: Mapping[str, Sequence[Json]] = {}
         self.has_served = trio.Event()
-        self._config_text = config_text
         self._sockets = sockets
         self._start = start
-        self._answer = answer
+        self._outfit = outfit
         self._on_death = on_death
         self._link: Link | None = None
         self._stopping = trio.Event()
@@ -120,7 +139,7 @@ class Slot:
             status = await self._live()
             if self._stopping.is_set():
                 return
-            last_report, self.report = self.report, None
+            last_report, self.report, self.servers = self.report, None, {}
             self._on_death(self.index, status, last_report)
             if trio.current_time() - began >= SETTLED_S:
                 pause = FIRST_RESTART_S
@@ -129,15 +148,17 @@ class Slot:
                 return
             pause = min(2 * pause, LAST_RESTART_S)
 
-    async def refresh(self) -> None:
-        """Ask for a new report."""
+    async def refresh(self, *, servers: bool = False) -> None:
+        """Ask for a new report, and if wanted for the egresses whose keys are known."""
         link = self._link
         if link is None or not self.has_served.is_set():
             return
         with trio.move_on_after(REPORT_TIMEOUT_S) as limit, contextlib.suppress(TngError):
-            report = parse_report(await link.ask("report"))
+            report = parse_report(await link.ask("report", servers=servers))
             if self._link is link:
                 self.report, self._why_not = report, None
+                if servers:
+                    self.servers = {path: part.servers for path, part in report.entries.items()}
         if limit.cancelled_caught and self._link is link:
             self._why_not = f"does not answer within {REPORT_TIMEOUT_S:g} s"
 
@@ -156,6 +177,8 @@ class Slot:
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         with theirs:
             descriptors = [sock.fileno() for sock in self._sockets.values()]
+            if self._outfit.table is not None:
+                descriptors.append(self._outfit.table)
             try:
                 process = await self._start(theirs.fileno(), descriptors)
             except StartError as error:
@@ -163,12 +186,12 @@ class Slot:
                 await trio.aclose_forcefully(stream)
                 return error.exit_status
         log.info("worker started worker=%d pid=%d", self.index, process.pid)
-        link = Link(stream, functools.partial(self._answer, process.pid))
+        link = Link(stream, functools.partial(self._outfit.answer, process.pid))
         self._link = link
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._talk, link, process)
-                nursery.start_soon(self._begin, link, process)
+                nursery.start_soon(self._begin, link, process, nursery)
                 status = await process.wait()
                 nursery.cancel_scope.cancel()
         finally:
@@ -185,18 +208,34 @@ class Slot:
         await trio.sleep(END_TIMEOUT_S)
         process.kill()
 
-    async def _begin(self, link: Link, process: Process) -> None:
+    async def _begin(self, link: Link, process: Process, nursery: trio.Nursery) -> None:
         self._why_not = "starting"
-        names = {str(endpoint): sock.fileno() for endpoint, sock in self._sockets.items()}
+        news = self._outfit.news(link)
+        carried: Object = {
+            "config": self._outfit.config_text,
+            "sockets": {str(where): sock.fileno() for where, sock in self._sockets.items()},
+            "table": self._outfit.table,
+        }
         try:
-            await link.ask("start", config=self._config_text, sockets=dict(names))
+            await news.catch_up()
+            nursery.start_soon(self._follow, news, process)
+            await link.ask("start", **carried)
         except TngError as error:
-            if error.code is not ErrorCode.SHUTTING_DOWN:  # it has died: that is said elsewhere
-                log.error("worker cannot serve worker=%d error=%s", self.index, error)  # noqa: TRY400
-            process.kill()
+            self._give_up(error, process)
         else:
             self._why_not = None
             self.has_served.set()
+
+    async def _follow(self, news: News, process: Process) -> None:
+        try:
+            await news.follow()
+        except TngError as error:
+            self._give_up(error, process)
+
+    def _give_up(self, error: TngError, process: Process) -> None:
+        if error.code is not ErrorCode.SHUTTING_DOWN:  # it has died: that is said elsewhere
+            log.error("worker cannot serve worker=%d error=%s", self.index, error)
+        process.kill()
 
 
 async def _end(process: Process) -> None:

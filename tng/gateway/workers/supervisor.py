@@ -5,9 +5,11 @@ workers on the same ports; one control interface; one attester and one judge for
 
 Theory of operation.  The supervisor binds every address once per worker and keeps the sockets open
 (`workers.sockets`), so that a connection that waits for a worker that has just died is served by
-the next one.  It runs the verifiers and holds the sources of certificates; workers ask it over a
-socket pair (`workers.shared`, `workers.remote`).  Its `Gateway` never serves: it is the plan of the
-entries, and its meters hold the sums (`workers.reports`).  See decision 2.
+the next one.  It runs the verifiers and holds the sources of certificates and statements; workers
+ask it over a socket pair (`workers.shared`, `workers.remote`).  It runs the sources of HPKE keys,
+tells workers of every change (`workers.news`), and makes the table in which they note the requests
+that they have seen (`workers.replays`).  Its `Gateway` never serves: it is the plan of the entries,
+and its meters hold the sums (`workers.reports`).  See decision 2.
 
 Invariant: the supervisor touches no connection of a client.
 """
@@ -15,7 +17,9 @@ Invariant: the supervisor touches no connection of a client.
 from __future__ import annotations
 
 import collections
+import functools
 import logging
+import os
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -26,14 +30,18 @@ from tng.gateway.app import Gateway
 from tng.gateway.control import ControlInterface
 from tng.gateway.entries import Trust
 from tng.gateway.lifetime import run_until_signalled
-from tng.gateway.workers.reports import Totals, merge_pools
+from tng.gateway.workers.news import News
+from tng.gateway.workers.replays import make_table
+from tng.gateway.workers.reports import Totals, merge_pools, merge_servers
 from tng.gateway.workers.shared import SharedTrust
-from tng.gateway.workers.slot import Slot
+from tng.gateway.workers.shared_keys import run_sources
+from tng.gateway.workers.slot import Outfit, Slot
 from tng.gateway.workers.sockets import Listening, bind_for_workers, close_all
 
 if TYPE_CHECKING:
     from tng.clock import Clock
     from tng.gateway.entries import Entry
+    from tng.gateway.workers.link import Link
     from tng.gateway.workers.reports import Report
     from tng.gateway.workers.slot import Start
 
@@ -100,7 +108,9 @@ class Supervisor:
         """
         endpoints = [to for entry in self.entries for to, _ in entry.listeners]
         self._sockets = bind_for_workers(endpoints, self._count)
-        self._slots = [self._slot(index) for index in range(self._count)]
+        table = make_table(self._count) if self._shared.keys else None
+        outfit = Outfit(self._config_text, self._shared.answer, self._news, table)
+        self._slots = [self._slot(index, outfit) for index in range(self._count)]
         try:
             control = ControlInterface(self._config.control_interface, self)
             async with trio.open_nursery() as nursery:
@@ -108,6 +118,10 @@ class Supervisor:
                 for entry in self.entries:
                     if entry.verifier is not None:
                         nursery.start_soon(entry.verifier.run)
+                    if entry.source is not None:
+                        nursery.start_soon(entry.source.run)
+                if self._shared.keys:
+                    await nursery.start(run_sources, self._shared.keys, self._shared.services)
                 for slot in self._slots:
                     nursery.start_soon(slot.run)
                 for slot in self._slots:
@@ -116,6 +130,8 @@ class Supervisor:
                 await self._keep_counting()
         finally:
             close_all(self._sockets)
+            if table is not None:
+                os.close(table)
 
     async def drain(self) -> None:
         """Take nothing new, and wait for what is in flight in all workers."""
@@ -153,8 +169,14 @@ class Supervisor:
         return reasons + [reason for slot in self._slots for reason in slot.not_ready()]
 
     def keys_status(self, entry: Entry) -> dict[str, object] | None:
-        """The HPKE keys of an entry whose transport is OHTTP; None for the others."""
-        return self._plan.keys_status(entry)
+        """The HPKE keys of an entry whose transport is OHTTP; None for the others.
+
+        An egress has the keys of our source, an ingress knows egresses by all of its workers.
+        """
+        status = self._plan.keys_status(entry)
+        if status is None or entry.side == "egress":
+            return status
+        return merge_servers(slot.servers.get(entry.path, ()) for slot in self._slots)
 
     def pool_status(self, entry: Entry) -> dict[str, object] | None:
         """The tunnels of all workers; each shard says whose it is."""
@@ -170,27 +192,26 @@ class Supervisor:
 
     async def refresh(self) -> None:
         """Ask all workers at the same time, and add up."""
+        await self._refresh(servers=True)
+
+    async def _refresh(self, *, servers: bool) -> None:
         async with trio.open_nursery() as nursery:
             for slot in self._slots:
-                nursery.start_soon(slot.refresh)
+                nursery.start_soon(functools.partial(slot.refresh, servers=servers))
         reports = [slot.report for slot in self._slots if slot.report is not None]
         self._totals.write_to(self.entries, reports)
 
     # -- workers -----------------------------------------------------------------------
 
-    def _slot(self, index: int) -> Slot:
-        return Slot(
-            index,
-            self._config_text,
-            self._sockets[index],
-            self._start,
-            self._shared.answer,
-            self._note_death,
-        )
+    def _slot(self, index: int, outfit: Outfit) -> Slot:
+        return Slot(index, self._sockets[index], self._start, outfit, self._note_death)
+
+    def _news(self, link: Link) -> News:
+        return News(link, self._shared.keys, self._shared.undecided)
 
     async def _keep_counting(self) -> None:
         while True:
-            await self.refresh()
+            await self._refresh(servers=False)
             await trio.sleep(REPORT_INTERVAL_S)
 
     def _note_death(self, index: int, status: int, last_report: Report | None) -> None:

@@ -35,7 +35,7 @@ from tng.endpoint import Endpoint
 from tng.errors import NetError, RemoteProtocolError, RequestRejectedError, TngError
 from tng.tunnel.base import Peer
 from tng.tunnel.ohttp.control_messages import Api
-from tng.tunnel.ohttp.fields import REPEATABLE, end_to_end
+from tng.tunnel.ohttp.fields import REPEATABLE, asks_upgrade, end_to_end
 from tng.tunnel.ohttp.outer import (
     REQUEST_TYPE,
     RESPONSE_TYPE,
@@ -143,9 +143,9 @@ class ClientExchange:
         self._writer = writer
         self._url = ohttp.url(destination, target)
         head = request.head
-        self._inner_head = bhttp.dump_request_head(
-            head.method, b"", b"", target, end_to_end(head.fields, keep_host=True)
-        )
+        fields = end_to_end(head.fields, keep_host=True)
+        self._inner_head = bhttp.dump_request_head(head.method, b"", b"", target, fields)
+        self._shown = ohttp.passthrough.of_request(fields)
         self._kept: list[bytes] | None = []
         self._kept_size = 0
 
@@ -223,8 +223,7 @@ class ClientExchange:
             credential.private if credential else None,
         )
         opener = sealer.response_opener()
-        more = self._ohttp.passthrough.of_request(self._request.head.fields)
-        head = post_head(self._url, Api.TUNNEL, REQUEST_TYPE, _CHUNKED, more)
+        head = post_head(self._url, Api.TUNNEL, REQUEST_TYPE, _CHUNKED, self._shown)
         # An egress may need its header in one read: metadata is a chunk of its own.
         begin = [head, chunk_of(recipient.metadata)]
         sealed = [sealer.header, sealer.seal(self._inner_head), *self._reseal(sealer)]
@@ -232,12 +231,12 @@ class ClientExchange:
         sealed += [sealer.seal(bhttp.dump_content(piece)) for piece in self._fresh_pieces()]
         if body.is_complete:
             begin += [chunk_of(*sealed, self._seal_end(sealer)), dump_last_chunk()]
-            await self._send(upstream, b"".join(begin))
+            await upstream.send(b"".join(begin), is_last=True)
             exchange.watch_client()
         else:
             begin.append(chunk_of(*sealed))
-            await self._send(upstream, b"".join(begin))
-            exchange.start(self._send_body(sealer, upstream))
+            await upstream.send(b"".join(begin), is_last=False)
+            exchange.start(self._send_body(sealer, upstream, exchange))
         await self._receive(upstream, exchange, opener)
 
     def _reseal(self, sealer: RequestSealer) -> list[bytes]:
@@ -261,26 +260,22 @@ class ClientExchange:
         end = bhttp.dump_end(end_to_end(self._request.body.trailers, keep_host=False))
         return sealer.seal(end) + sealer.finish()
 
-    async def _send_body(self, sealer: RequestSealer, upstream: Upstream) -> None:
+    async def _send_body(
+        self, sealer: RequestSealer, upstream: Upstream, exchange: Exchange
+    ) -> None:
         """Encrypt the body as it comes; the message ends in one write with its final chunk."""
         body = self._request.body
         while pieces := await body.read():
             self._keep(pieces)
             sealed = [sealer.seal(bhttp.dump_content(piece)) for piece in pieces]
             if body.is_complete:
-                await self._send(
-                    upstream, chunk_of(*sealed, self._seal_end(sealer)) + dump_last_chunk()
-                )
+                sealed.append(self._seal_end(sealer))
+                await upstream.send(chunk_of(*sealed) + dump_last_chunk(), is_last=True)
                 return
-            await self._send(upstream, chunk_of(*sealed))
-        await self._send(upstream, chunk_of(self._seal_end(sealer)) + dump_last_chunk())
-
-    async def _send(self, upstream: Upstream, data: bytes) -> None:
-        try:
-            await upstream.end.send(data)
-        except NetError:
-            # It may have answered early; its answer, or the end of it, says what is the matter.
-            return
+            octets = chunk_of(*sealed)
+            await upstream.send(octets, is_last=False)
+            await exchange.share(len(octets))
+        await upstream.send(chunk_of(self._seal_end(sealer)) + dump_last_chunk(), is_last=True)
 
     # -- towards the client ----------------------------------------------------------------
 
@@ -374,20 +369,10 @@ def origin_target(request: Request) -> bytes:
     head = request.head
     if head.method == b"CONNECT":
         raise RequestRejectedError("CONNECT has no meaning within OHTTP", status=501)
-    if _asks_upgrade(head.fields):
+    if asks_upgrade(head.fields):
         raise RequestRejectedError(
             "OHTTP carries single messages: a connection cannot be upgraded (WebSocket); use the "
             "rats_tls transport for it",
             status=501,
         )
     return head.target
-
-
-def _asks_upgrade(fields: Fields) -> bool:
-    """Whether the client needs another protocol; HTTP/2 (`h2c`) is an offer that may be left."""
-    return any(
-        token.strip().lower() not in (b"h2c", b"")
-        for name, value in fields
-        if name == b"upgrade"
-        for token in value.split(b",")
-    )

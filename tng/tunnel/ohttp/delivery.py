@@ -19,15 +19,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from tng.dataplane.ends import End
-from tng.dataplane.http_exchange import Exchange
+from tng.dataplane.http_exchange import SHARE, Exchange
 from tng.dataplane.http_server import Request, ResponseWriter
 from tng.dataplane.http_upstream import Upstream, UpstreamPool
 from tng.dataplane.reactor import Reactor
 from tng.dataplane.socket_end import SocketEnd
 from tng.endpoint import Endpoint
-from tng.errors import NetError, TngError
+from tng.errors import NetError, RemoteProtocolError, TngError
 from tng.tunnel.base import Peer
-from tng.tunnel.ohttp.fields import REPEATABLE, end_to_end
+from tng.tunnel.ohttp.fields import REPEATABLE, asks_upgrade, end_to_end
 from tng.tunnel.ohttp.incoming import IncomingRequest
 from tng.tunnel.ohttp.outer import RESPONSE_TYPE, Passthrough, overwrite
 from tng.tunnel.ohttp.problems import OhttpError, Problem
@@ -107,9 +107,10 @@ class Delivery:
         head = await self._incoming.head()
         _refuse_upgrades(head)
         events = self._incoming.read_nowait()
-        while not events and not self._incoming.is_whole:
-            events = await self._incoming.read()  # only then is it known whether there is content
-        body = _RequestBody(head, events, is_whole=self._incoming.is_whole)
+        # Only then is it known whether there is content; a request without is sent when whole.
+        while not self._incoming.is_whole and not _has_content(events):
+            events += await self._incoming.read()
+        body = _RequestBody(head, events)
         fields = _service_fields(head, self._outer, service, address)
         octets = dump_request_head(head.method, head.path or b"/", [*fields, *body.framing])
         octets += body.take(events, is_whole=self._incoming.is_whole)
@@ -122,13 +123,14 @@ class Delivery:
     ) -> Upstream:
         """Send and answer; once more on a new connection if one used before turns out closed."""
         upstream = await self._connect(service, peer, fresh=False)
+        is_all = self._incoming.is_whole  # of the request, in `octets`
         try:
             await self._exchange(service, upstream, method, octets)
         except OhttpError:
             if (
                 not upstream.is_reused
                 or upstream.heard
-                or not self._incoming.is_whole
+                or not is_all
                 or method not in REPEATABLE
                 or self._writer.is_started
                 or self._client.is_closed
@@ -155,11 +157,11 @@ class Delivery:
     ) -> None:
         exchange = Exchange(self._reactor, self._client, upstream.end)
         try:
-            await _send(upstream, octets)
+            await upstream.send(octets, is_last=self._incoming.is_whole)
             if self._incoming.is_whole:
                 exchange.watch_client()
             else:
-                exchange.start(self._send_body(upstream))
+                exchange.start(self._send_body(upstream, exchange))
             await self._answer(service, upstream, exchange, method)
         except BaseException as exc:
             upstream.end.abort()
@@ -168,21 +170,25 @@ class Delivery:
                 raise exchange.failure from exc
             if isinstance(exc, OhttpError) or not isinstance(exc, TngError):
                 raise
-            raise OhttpError(Problem.PLAIN_TEXT_FORWARD_ERROR, str(exc), code=exc.code) from exc
+            # A service that breaks its protocol is not a peer of ours that does.
+            code = None if isinstance(exc, RemoteProtocolError) else exc.code
+            raise OhttpError(Problem.PLAIN_TEXT_FORWARD_ERROR, str(exc), code=code) from exc
         await exchange.stop()
 
     # -- towards the service ---------------------------------------------------------------
 
-    async def _send_body(self, upstream: Upstream) -> None:
+    async def _send_body(self, upstream: Upstream, exchange: Exchange) -> None:
         if self._body is None:
             raise AssertionError("the body goes on after the head")
         while True:
             events = await self._incoming.read()
-            octets = self._body.take(events, is_whole=self._incoming.is_whole)
-            if octets:
-                await _send(upstream, octets)
-            if self._incoming.is_whole:
+            is_whole = self._incoming.is_whole
+            octets = self._body.take(events, is_whole=is_whole)
+            if octets or is_whole:
+                await upstream.send(octets, is_last=is_whole)
+            if is_whole:
                 return
+            await exchange.share(len(octets))
 
     # -- towards the client ----------------------------------------------------------------
 
@@ -195,12 +201,15 @@ class Delivery:
         outer = [service.server, _RESPONSE_TYPE, *service.passthrough.of_response(fields)]
         out = [self._writer.start(200, outer)]
         sealed = [sealer.prefix, sealer.seal(bhttp.dump_response_head(head.status, fields))]
+        size = 0
         while not upstream.is_complete:
-            if not upstream.look():  # what is ready goes out before more is waited for
+            # What is ready goes out before more is waited for, and before it is much.
+            if size >= SHARE or not upstream.look():
                 out.append(self._writer.data(b"".join(sealed)))
                 await exchange.send_to_client(b"".join(out))
-                out, sealed = [], []
+                out, sealed, size = [], [], 0
             for piece in await upstream.read():
+                size += len(piece)
                 sealed.append(sealer.seal(bhttp.dump_content(piece)))
         trailers = end_to_end(upstream.trailers, keep_host=False)
         sealed += [sealer.seal(bhttp.dump_end(trailers)), sealer.finish()]
@@ -213,16 +222,14 @@ class _RequestBody:
 
     Args:
         head: of the inner request.
-        first: the first events after the head.
-        is_whole: whether they are all that will come.
+        first: the first events after the head: content among them, or all that will come.
     """
 
-    def __init__(self, head: InnerRequestHead, first: list[Event], *, is_whole: bool) -> None:
-        has_content = any(isinstance(event, Content) for event in first) or not is_whole
+    def __init__(self, head: InnerRequestHead, first: list[Event]) -> None:
         self._left = parse_content_length(head.fields, _bad_length)
         self._held = b""
         self._trailers: Fields = []
-        self._is_chunked = self._left is None and has_content
+        self._is_chunked = self._left is None and _has_content(first)
         self.framing: Fields = []
         """Fields to be added to those of the request."""
         if self._is_chunked:
@@ -265,12 +272,8 @@ class _RequestBody:
         return held
 
 
-async def _send(upstream: Upstream, octets: bytes) -> None:
-    try:
-        await upstream.end.send(octets)
-    except NetError:
-        # It may have answered early; its answer, or the end of it, says what is the matter.
-        return
+def _has_content(events: list[Event]) -> bool:
+    return any(isinstance(event, Content) for event in events)
 
 
 def _bad_length(message: str) -> OhttpError:
@@ -282,6 +285,11 @@ def _refuse_upgrades(head: InnerRequestHead) -> None:
         raise OhttpError(
             Problem.UPGRADE_NOT_SUPPORTED, "OHTTP carries single messages, not CONNECT"
         )
+    if asks_upgrade(head.fields):
+        raise OhttpError(
+            Problem.UPGRADE_NOT_SUPPORTED,
+            "OHTTP carries single messages: a connection cannot be upgraded (WebSocket)",
+        )
 
 
 def _service_fields(
@@ -289,7 +297,8 @@ def _service_fields(
 ) -> Fields:
     """The fields of the request to the service."""
     fields = end_to_end(head.fields, keep_host=True)
-    fields = overwrite(fields, service.passthrough.of_request(outer.head.fields))
+    shown = end_to_end(outer.head.fields, keep_host=False)
+    fields = overwrite(fields, service.passthrough.of_request(shown))
     if not any(name == b"host" for name, _ in fields):
         host = head.authority or str(service.target).encode("latin-1")
         fields.insert(0, (b"host", host))

@@ -33,6 +33,9 @@ TE is one of them too, but we do carry trailers, so a client that takes them say
 
 _TAKES_TRAILERS: Final = (b"te", b"trailers")
 
+_NEVER_DROPPED: Final = frozenset({b"content-length", b"host"})
+"""Fields that frame or address a message: naming them in Connection must not take them away, or
+what follows the head would be read as another message."""
 
 REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 """Methods that may be sent twice (RFC 9110 section 9.2.2)."""
@@ -49,7 +52,7 @@ def end_to_end(fields: Fields, *, keep_host: bool) -> Fields:
     for name, value in fields:
         if name == b"connection":
             named.update(token.strip().lower() for token in value.split(b","))
-    dropped = _HOP_BY_HOP | named if named else _HOP_BY_HOP
+    dropped = _HOP_BY_HOP | (named - _NEVER_DROPPED) if named else _HOP_BY_HOP
     kept: Fields = []
     for field in fields:
         name = field[0]
@@ -59,3 +62,13 @@ def end_to_end(fields: Fields, *, keep_host: bool) -> Fields:
         elif name not in dropped and (keep_host or name != b"host"):
             kept.append(field)
     return kept
+
+
+def asks_upgrade(fields: Fields) -> bool:
+    """Whether the client needs another protocol; HTTP/2 (`h2c`) is an offer that may be left."""
+    return any(
+        token.strip().lower() not in (b"h2c", b"")
+        for name, value in fields
+        if name == b"upgrade"
+        for token in value.split(b",")
+    )

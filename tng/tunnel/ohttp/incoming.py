@@ -159,5 +159,4 @@ class IncomingRequest:
     def _decode(self, events: list[Event]) -> None:
         for plain in self._reader.read():
             events += self._decoder.feed(plain)
-        if events:
-            self._has_head = True
+            self._has_head = self._has_head or bool(events)

@@ -57,6 +57,9 @@ DEFAULT_INTERVAL_S: Final = 300.0
 _EXCERPT: Final = 300
 """Characters of an error answer that are repeated in a message."""
 
+_LATEST: Final = 1 << 40
+"""Unix time in seconds that no key outlives, whatever number an egress writes."""
+
 _JSON: Final = b"application/json"
 
 
@@ -103,9 +106,7 @@ class KeyFetcher:
         body = await self._call(url, Api.KEY_CONFIG, dump_wanted(model, challenge))
         try:
             answer = parse_key_config_answer(body)
-            configs = parse_key_config_list(
-                base64.b64decode(answer.key.encoded_key_config_list, validate=True)
-            )
+            configs = parse_key_config_list(_decode(answer.key.encoded_key_config_list))
         except RemoteProtocolError as exc:
             raise OhttpError(
                 Problem.CREATE_CLIENT_FAILED, f"{url.endpoint}: {exc}", code=exc.code
@@ -119,7 +120,7 @@ class KeyFetcher:
         metadata = Metadata(config.public_key, attested, is_anonymous=attested is None)
         renew_at, ends_at = life_of(
             self._clock.now(),
-            expires=float(answer.key.expire_timestamp),
+            expires=float(min(max(answer.key.expire_timestamp, 0), _LATEST)),
             interval_s=self._interval_s,
             peer=peer,
             credential=credential,
@@ -192,7 +193,7 @@ class KeyFetcher:
         upstream = await self._outer.take(url.endpoint, fresh=True)
         try:
             length = [(b"content-length", b"%d" % len(body))]
-            await upstream.end.send(post_head(url, api, _JSON, length, []) + body)
+            await upstream.send(post_head(url, api, _JSON, length, []) + body, is_last=True)
             head = await upstream.response_head(b"POST")
             _check_encoding(head.fields)
             answer = await read_limited(upstream, MAX_BODY)
@@ -201,6 +202,13 @@ class KeyFetcher:
             raise
         self._outer.put(url.endpoint, upstream)
         return head.status, answer
+
+
+def _decode(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as exc:
+        raise RemoteProtocolError("the key configuration list is not base64") from exc
 
 
 def _check_encoding(fields: Fields) -> None:

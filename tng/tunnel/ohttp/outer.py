@@ -51,7 +51,7 @@ _NEVER_COPIED: Final = frozenset(
 _OLD_GROUP: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\(\d+)")
 """A group in the older way, `\\1`, unless its backslash is itself written with one."""
 
-_GROUP: Final = re.compile(r"\$(?:(\$)|\{(\w+)\}|(\w+))")
+_GROUP: Final = re.compile(r"\$(?:(\$)|\{(\w+)\}|(\w+))", re.ASCII)
 
 
 class OuterPath:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from tng.clock import Clock
 from tng.dataplane.reactor import Reactor
-from tng.dataplane.task import Wait
+from tng.dataplane.task import Cancelled, Wait
 from tng.endpoint import Endpoint
 from tng.errors import ErrorCode, TngError
 from tng.tunnel.base import Peer
@@ -187,11 +187,12 @@ class Recipients:
             self._reactor.spawn(self._fly(url, entry), f"key of {url.endpoint}")
 
     async def _fly(self, url: OuterUrl, entry: _Entry) -> None:
-        outcome: Recipient | TngError = TngError(
-            "the gateway is shutting down", code=ErrorCode.SHUTTING_DOWN
-        )
+        outcome: Recipient | TngError = TngError("internal error while asking for a key")
         try:
             outcome = await self._fetch(url)
+        except Cancelled:
+            outcome = TngError("the gateway is shutting down", code=ErrorCode.SHUTTING_DOWN)
+            raise
         except TngError as error:
             outcome = error
             entry.failed_at = self._clock.now()

@@ -1,19 +1,20 @@
 """Which encapsulated requests an egress has seen, so that none is served twice.
 
-In: the egress's key and a request's ephemeral key.  Out: whether they came together before.  Both
-are part of what is encrypted, so that a copy of a request has the same; a client that repeats a
-request on purpose encrypts it anew.
+`Replays` is the seam, `ReplayGuard` the memory of one process; that of several is
+`gateway.workers.replays`.  In: the egress's key and a request's ephemeral key.  Out: whether they
+came together before.  Both are part of what is encrypted, so that a copy of a request has the
+same; a client that repeats a request on purpose encrypts it anew.
 
-The memory is bounded: per key of the egress, `MAX_PER_KEY` requests, two generations of half as
-many each.  A key that sees more than that within its life forgets the oldest; a copy of those is
-then refused no longer (docs: limits of replay protection).  Keys that have ended are forgotten
-with their requests, which cannot be opened any more.
+The memory of `ReplayGuard` is bounded: per key of the egress, `MAX_PER_KEY` requests, two
+generations of half as many each.  A key that sees more than that within its life forgets the
+oldest; a copy of those is then refused no longer (docs: limits of replay protection).  Keys that
+have ended are forgotten with their requests, which cannot be opened any more.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from typing import Final, Protocol
 
 MAX_PER_KEY: Final = 1 << 20
 """Requests remembered per key: about 100 MiB, reached by 3500 requests/s in the 300 s in which a
@@ -21,6 +22,21 @@ key is offered."""
 
 _MARK: Final = 16
 """Octets of a hash that stand for a request: two of a million meet once in 10**26."""
+
+
+class Replays(Protocol):
+    """Remembers requests; asked in the reactor, which it must not hold up."""
+
+    def is_new(self, public_key: bytes, enc: bytes, expires: float, now: float) -> bool:
+        """Remember a request; False if it was remembered before.
+
+        Args:
+            public_key: the egress's.
+            enc: the request's.
+            expires: Unix time in seconds at which the egress's key ends.
+            now: Unix time in seconds.
+        """
+        ...
 
 
 class _Seen:
@@ -46,14 +62,7 @@ class ReplayGuard:
         self._keys: dict[bytes, _Seen] = {}
 
     def is_new(self, public_key: bytes, enc: bytes, expires: float, now: float) -> bool:
-        """Remember a request; False if it was remembered before.
-
-        Args:
-            public_key: the egress's.
-            enc: the request's.
-            expires: Unix time in seconds at which the egress's key ends.
-            now: Unix time in seconds.
-        """
+        """See `Replays.is_new`."""
         seen = self._keys.get(public_key)
         if seen is None:
             self._forget_ended(now)

@@ -46,7 +46,7 @@ from tng.tunnel.ohttp.key_source import KeySource
 from tng.tunnel.ohttp.keyring import Key
 from tng.tunnel.ohttp.outer import API_FIELD, REQUEST_TYPE
 from tng.tunnel.ohttp.problems import OhttpError, Problem
-from tng.tunnel.ohttp.replay import ReplayGuard
+from tng.tunnel.ohttp.replay import Replays
 from tng.tunnel.ohttp.statements import KeyStatements
 from tng.verdict import NoRa
 from tng.wire.dice import CocoEvidence
@@ -58,6 +58,10 @@ from tng.wire.ohttp_response import response_nonce_size
 
 SERVER: Final = (b"server", f"tng-gateway/{__version__}".encode())
 """Who answers; on every answer of ours."""
+
+ARRIVAL_TIMEOUT_S: Final = 30.0
+"""Seconds for what must be known before anything is done: metadata and header of an encapsulated
+request, or the body of a control call.  The inner message may take its time."""
 
 _JSON: Final = (b"content-type", b"application/json")
 
@@ -87,6 +91,7 @@ class OhttpServer:
         statements: what is shown with them.
         service: where requests are delivered.
         clock: the time of day.
+        replays: remembers requests.
     """
 
     def __init__(
@@ -96,13 +101,14 @@ class OhttpServer:
         keys: KeySource,
         statements: KeyStatements,
         clock: Clock,
+        replays: Replays,
     ) -> None:
         self._reactor = reactor
         self._judge = judge
         self._keys = keys
         self._statements = statements
         self._clock = clock
-        self._replays = ReplayGuard()
+        self._replays = replays
 
     async def serve(
         self, client: End, request: Request, writer: ResponseWriter, service: Service, address: str
@@ -124,15 +130,19 @@ class OhttpServer:
             case Api.TUNNEL:
                 await self._tunnel(client, request, writer, service, address)
             case Api.KEY_CONFIG:
-                body = await read_body(request)
+                body = await self._control_body(request)
                 await self._say(client, writer, await self._key_config(request, body))
             case Api.CHALLENGE:
                 await self._say(client, writer, await self._challenge())
             case Api.VERIFY:
-                body = await read_body(request)
+                body = await self._control_body(request)
                 await self._say(client, writer, await self._verify(request, body, address))
 
     # -- the control API -------------------------------------------------------------------
+
+    async def _control_body(self, request: Request) -> bytes:
+        with self._reactor.deadline(ARRIVAL_TIMEOUT_S, _late_payload):
+            return await read_body(request)
 
     async def _say(self, client: End, writer: ResponseWriter, body: bytes) -> None:
         fields = [SERVER, _JSON, (b"content-length", b"%d" % len(body))]
@@ -187,7 +197,8 @@ class OhttpServer:
                 Problem.INVALID_OHTTP_REQUEST, f"expected content-type {REQUEST_TYPE.decode()}"
             )
         incoming = IncomingRequest(request.body)
-        metadata, header = await incoming.envelope()
+        with self._reactor.deadline(ARRIVAL_TIMEOUT_S, _late_metadata):
+            metadata, header = await incoming.envelope()
         peer = await self._judge_client(metadata, address)
         key = await self._key(metadata)
         now = self._clock.now()
@@ -275,6 +286,18 @@ async def read_body(request: Request) -> bytes:
                 Problem.INVALID_REQUEST_PAYLOAD, f"a body of more than {MAX_BODY} octets"
             )
     return bytes(gathered)
+
+
+def _late_payload() -> OhttpError:
+    return OhttpError(
+        Problem.INVALID_REQUEST_PAYLOAD, f"the body took more than {ARRIVAL_TIMEOUT_S:g} s"
+    )
+
+
+def _late_metadata() -> OhttpError:
+    return OhttpError(
+        Problem.METADATA_READ_ERROR, f"the metadata took more than {ARRIVAL_TIMEOUT_S:g} s"
+    )
 
 
 def _clients_statement(evidence: CocoEvidence) -> Statement:

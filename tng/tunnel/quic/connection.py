@@ -194,5 +194,7 @@ class DatagramConnection(QuicConnection):
         The library's parts refer to each other in circles, which a long-running process would
         find late; taken apart, they go at once.
         """
+        for space in self._spaces.values():
+            space.sent_packets.clear()
         for name in _PARTS:
             self.__dict__.pop(name, None)

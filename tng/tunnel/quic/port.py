@@ -28,6 +28,7 @@ from aioquic._buffer import Buffer
 from aioquic.quic.packet import QuicHeader, pull_quic_header
 
 from tng.tunnel.quic.connection import CONNECTION_ID_OCTETS
+from tng.tunnel.quic.memory import release_memory
 from tng.tunnel.quic.session import Session
 from tng.tunnel.quic.sockets import LARGEST_READ, Address
 
@@ -44,6 +45,9 @@ _BATCH: Final = 16
 
 _TICK_S: Final = 0.001
 """Seconds; the resolution of the protocol's timers (RFC 9002 section 6.1.2)."""
+
+_MANY: Final = 64
+"""Sessions after which it is worth while to look for memory that can be given back."""
 
 _LONG_HEADER: Final = 0x80  # RFC 9000 section 17.2
 
@@ -66,6 +70,7 @@ class QuicPort:
         self._heap: list[tuple[float, int]] = []
         self._earlier = trio.Event()
         self._sleeps_until = -math.inf
+        self._forgotten = 0
         self.is_closed = False
 
     @property
@@ -178,6 +183,10 @@ class QuicPort:
         self._by_number.pop(session.number, None)
         for cid in self._known.pop(session, ()):
             self._by_cid.pop(cid, None)
+        self._forgotten += 1
+        if not self._known and self._forgotten >= _MANY:
+            self._forgotten = 0
+            release_memory()
 
     # -- time -------------------------------------------------------------------------
 

@@ -91,6 +91,7 @@ class Session:
         self._held: collections.deque[bytes] = collections.deque()
         self._handshake_octets = 0
         self._is_terminated = False
+        self._is_disposed = False
         self._asked_at: float | None = None
 
     # -- for whoever serves the session ---------------------------------------------
@@ -228,7 +229,9 @@ class Session:
 
     def next_alarm(self) -> float | None:
         """When `wake` is to be called, monotonic seconds."""
-        return None if self._is_terminated else self._connection.get_timer()
+        if self._is_terminated or self._connection.get_peer_address() is None:
+            return None
+        return self._connection.get_timer()
 
     def shrink(self) -> None:
         """Send small packets from now on: the path has refused a larger one."""
@@ -286,7 +289,8 @@ class Session:
         self.ended.set()
         self._held.clear()
         self._deliver = None
-        if self._is_terminated:
+        if self._is_terminated and not self._is_disposed:
+            self._is_disposed = True
             self._connection.dispose()
 
     def _guarded(self, step: Callable[[], None]) -> None:

@@ -17,6 +17,7 @@ from tng.errors import RemoteProtocolError
 from tng.tunnel.base import Opened, Peer
 from tng.tunnel.bridge import Bridge
 from tng.tunnel.dialer import Dialer
+from tng.tunnel.express import Asked, Taker
 from tng.tunnel.rats_tls import (
     ALPN_MULTIPLEX,
     ALPN_RAW,
@@ -83,6 +84,10 @@ class RatsTlsClient:
             return self._raw(await self._connect(destination))
         opened = await self.pool.open(destination)
         return self._raw(opened) if isinstance(opened, Connected) else opened
+
+    def open_nowait(self, destination: Endpoint, taker: Taker) -> Asked | None:
+        """A stream on a connection that stands and was judged; see `ExpressTunnel`."""
+        return None if self._multiplex is False else self.pool.open_nowait(destination, taker)
 
     async def probe(self, destination: Endpoint) -> Peer:
         """Connect, judge and close: no application data passes."""

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tng.clock import Clock
-from tng.dataplane.mux import MuxConnection, MuxFull, MuxStream
+from tng.dataplane.mux import MuxConnection, MuxFull, MuxSilent, MuxStream
 from tng.dataplane.reactor import Reactor
 from tng.dataplane.task import Wait
 from tng.dataplane.tls import TlsEnd
 from tng.endpoint import Endpoint
 from tng.errors import NetError, TngError
 from tng.tunnel.base import Opened, Peer
+from tng.tunnel.express import Asked, Taker
 from tng.tunnel.rats_tls.judging import ends_at, lifetime_s
 
 log = logging.getLogger(__name__)
@@ -137,22 +138,31 @@ class Pool:
             found = await self._connection(destination)
             if isinstance(found, Connected):
                 return found
-            began = self._reactor.now
             try:
                 stream = await found.mux.open(OPEN_TIMEOUT_S)
             except MuxFull:
                 continue
+            except MuxSilent:
+                # Whatever holds the peer up, the next stream shall not wait for it as well.
+                found.mux.drain()
+                raise
             except NetError:
-                if self._reactor.now - began >= OPEN_TIMEOUT_S:
-                    # Whatever holds the peer up, the next stream shall not wait for it as well.
-                    found.mux.drain()
-                    raise
                 broken += 1
                 if found.mux.is_open or broken == ATTEMPTS:
                     raise  # the peer refused this stream, or connections keep breaking
                 continue
-            return self._opened(stream, found)
+            return self.opened(stream, found)
         raise _full(destination)
+
+    def open_nowait(self, destination: Endpoint, taker: Taker) -> Asked | None:
+        """Ask for a stream on a shared connection that stands; None where none has room.
+
+        Its peer was judged when the connection was made, and `_with_room` gives no connection whose
+        verdict has ended.
+        """
+        known = self._destinations.get(destination)
+        shard = None if known is None else self._with_room(known)
+        return None if shard is None else _Asked(self, shard, taker)
 
     def drain(self) -> None:
         """Close every connection as soon as its last stream has ended."""
@@ -206,9 +216,7 @@ class Pool:
         now = self._clock.now()
         most = self._max_streams
         for shard in known.shards:
-            mux = shard.mux
-            active = mux.active_streams
-            if active < most and active < mux.max_streams and now < shard.ends_at and mux.is_open:
+            if now < shard.ends_at and shard.mux.has_room(most):
                 return shard
         return None
 
@@ -292,7 +300,8 @@ class Pool:
         mux.start()
         return shard
 
-    def _opened(self, stream: MuxStream, shard: _Shard) -> Opened:
+    def opened(self, stream: MuxStream, shard: _Shard) -> Opened:
+        """What is handed out: never without the judged peer of the connection."""
         return Opened(stream, shard.peer, shard.local, lifetime_s(shard.peer, self._clock.now()))
 
     # -- ending connections ----------------------------------------------------------
@@ -311,6 +320,34 @@ class Pool:
             shard.mux.drain()
             return
         self._reactor.call_later(IDLE_TIMEOUT_S - idle, self._close_if_idle, known, shard)
+
+
+class _Asked:
+    """A stream that a taker has asked for without waiting."""
+
+    __slots__ = ("_pool", "_shard", "_stream", "_taker")
+
+    def __init__(self, pool: Pool, shard: _Shard, taker: Taker) -> None:
+        self._pool = pool
+        self._shard = shard
+        self._taker = taker
+        self._stream = shard.mux.ask(OPEN_TIMEOUT_S, self)
+
+    def give_up(self) -> None:
+        """See `Asked`."""
+        self._stream.abort()
+
+    def stream_opened(self, stream: MuxStream) -> None:
+        """See `Asker`."""
+        self._taker.tunnel_opened(self._pool.opened(stream, self._shard))
+
+    def stream_failed(self, error: NetError) -> None:
+        """See `Asker`; the same distinctions as in `Pool.open`."""
+        mux = self._shard.mux
+        if isinstance(error, MuxSilent):
+            mux.drain()
+        is_final = isinstance(error, MuxSilent) or (mux.is_open and not isinstance(error, MuxFull))
+        self._taker.tunnel_failed(error, is_final=is_final)
 
 
 def _end_waiting(known: _Destination) -> list[Wait[None]]:

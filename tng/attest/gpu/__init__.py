@@ -1,0 +1,1 @@
+"""NVIDIA GPUs in confidential mode: attestation reports, their certificates, and the judgement."""

@@ -1,0 +1,59 @@
+"""A worker's source of evidence and tokens over OHTTP: the supervisor asks the TEE.
+
+In: a `Link` to the supervisor, user data.  Out: evidence or a passport.  It stands where a gateway
+of one process has a `StatementSource`.
+
+Invariant: as there: what is returned is about the user data that was given.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from tng.attest.statement_source import Passport, StatementSource
+from tng.attest.user_data import UserData, claims_of
+from tng.gateway.workers.messages import member
+from tng.gateway.workers.ohttp_messages import parse_coco, parse_passport
+from tng.gateway.workers.remote import ask_for_evidence
+
+if TYPE_CHECKING:
+    from tng.gateway.workers.link import Link
+    from tng.wire.dice import CocoEvidence
+
+
+class RemoteStatements(StatementSource):
+    """A `StatementSource` whose attester and appraiser are asked by the supervisor.
+
+    Args:
+        link: to the supervisor.
+        path: the entry that attests, e.g. "add_egress[0]".
+        model: what peers are shown, "background_check" or "passport".
+    """
+
+    def __init__(self, link: Link, path: str, model: str) -> None:
+        self._link = link
+        self._path = path
+        self._model = model
+
+    @property
+    def model(self) -> str:
+        """See `StatementSource.model`."""
+        return self._model
+
+    async def evidence(self, user_data: UserData) -> CocoEvidence:
+        """See `StatementSource.evidence`."""
+        about = claims_of(user_data)
+        answer = await ask_for_evidence(self._link, "evidence", self._path, about=about)
+        return parse_coco(member(answer, "evidence", dict))
+
+    async def passport(self, user_data: UserData) -> Passport:
+        """See `StatementSource.passport`; the supervisor may have made it for another worker."""
+        about = claims_of(user_data)
+        answer = await ask_for_evidence(self._link, "passport", self._path, about=about)
+        return parse_passport(member(answer, "passport", dict))
+
+    async def aclose(self) -> None:
+        """Nothing to close: the link belongs to the worker."""
+        await trio.lowlevel.checkpoint()

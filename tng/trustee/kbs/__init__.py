@@ -1,0 +1,1 @@
+"""The key broker: hands secrets to machines whose evidence was judged."""
