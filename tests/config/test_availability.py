@@ -11,7 +11,6 @@ from tng.config.availability import UNAVAILABLE_KEYS, UNAVAILABLE_VALUES, unavai
 from tng.config.loader import parse_config
 
 MAPPING = {"mapping": {"in": {"port": 9}, "out": {"host": "127.0.0.1", "port": 9}}}
-LISTEN = {"proxy_listen": {"port": 9}}
 AS = {"as_addr": "http://127.0.0.1:1", "policy_ids": ["default"]}
 AA = {"aa_addr": "unix:///x"}
 
@@ -31,14 +30,8 @@ def out(**keys: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("config", "path"),
     [
-        (in_(socks5=LISTEN, no_ra=True), "add_ingress[0].socks5"),
-        (in_(netfilter={"capture_dst": {"port": 1}}, no_ra=True), "add_ingress[0].netfilter"),
         (in_(netfilter_udp={}, no_ra=True), "add_ingress[0].netfilter_udp"),
-        (in_(**MAPPING, encap_in_http={}, no_ra=True), "add_ingress[0].ohttp"),
-        (out(netfilter={"capture_dst": {"port": 1}}, no_ra=True), "add_egress[0].netfilter"),
         (out(netfilter_udp={}, no_ra=True), "add_egress[0].netfilter_udp"),
-        (out(**MAPPING, ohttp={}, no_ra=True), "add_egress[0].ohttp"),
-        (out(**MAPPING, no_ra=True, direct_forward=[{"http_path": "/x"}]), "add_egress[0].direct_forward"),
         (out(**MAPPING, attest={"aa_type": "builtin"}), "add_egress[0].attest.aa_type"),
         (out(**MAPPING, attest={"aa_provider": "ita", **AA}), "add_egress[0].attest.aa_provider"),
         (out(**MAPPING, attest={**AA, "model": "passport", "as_type": "builtin"}), "add_egress[0].attest.as_type"),
@@ -46,7 +39,6 @@ def out(**keys: object) -> dict[str, object]:
         (in_(**MAPPING, verify={**AS, "as_type": "grpc"}), "add_ingress[0].verify.as_type"),
         (in_(**MAPPING, verify={"as_provider": "ita"}), "add_ingress[0].verify.as_provider"),
         (in_(**MAPPING, verify={**AS, "verify_signer_transparency": True}), "add_ingress[0].verify.verify_signer_transparency"),
-        (in_(**MAPPING, verify=[AS, AS]), "add_ingress[0].verify"),
         (in_(**MAPPING, no_ra=True) | {"metric": {"exporters": []}}, "metric"),
         (in_(**MAPPING, no_ra=True) | {"trace": {"exporters": []}}, "trace"),
     ],

@@ -175,10 +175,13 @@ def test_all_problems_of_all_entries_are_reported_at_once() -> None:
 
 def test_what_a_later_version_has_is_parsed_but_not_prepared() -> None:
     text = json.dumps(
-        {"add_ingress": [{"socks5": {"proxy_listen": {"port": 1080}}, "no_ra": True}]}
+        {
+            "metric": {"exporters": []},
+            "add_ingress": [{"socks5": {"proxy_listen": {"port": 1080}}, "no_ra": True}],
+        }
     )
     assert parse_config(text).add_ingress[0].mode == "socks5"
-    with pytest.raises(ConfigError, match=r"^add_ingress\[0\].socks5: not available in this"):
+    with pytest.raises(ConfigError, match=r"^metric: not available in this"):
         prepare_config(text)
 
 

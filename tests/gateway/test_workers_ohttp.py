@@ -36,7 +36,7 @@ from tng.gateway.app import Gateway
 from tng.gateway.entries import Services, Trust
 from tng.gateway.ohttp_entries import key_source
 from tng.gateway.workers.link import Link
-from tng.gateway.workers.news import News
+from tng.gateway.workers.news import LOOK_S, SHORTEST_LOOK_S, News
 from tng.gateway.workers.ohttp_messages import dump_keyring
 from tng.gateway.workers.remote import RemoteVerifier
 from tng.gateway.workers.remote_keys import RemoteKeys
@@ -522,12 +522,17 @@ async def test_a_worker_is_told_of_every_change_and_of_nothing_twice(
         await trio.sleep(1)
         assert len(worker.heard) == 2
         keys.keyring = Keyring([a_key(1)])
-        await trio.sleep(0.06)
+        await trio.sleep(LOOK_S + 0.01)
         assert [question for question, _ in worker.heard] == ["keys", "models", "keys"]
         assert worker.heard[2][1]["serial"] == 2
         judge.preferred = ("passport", "background_check")
-        await trio.sleep(0.06)
+        await trio.sleep(LOOK_S + 0.01)
         assert worker.heard[3][1] == {"entry": "add_ingress[1]", "models": list(judge.models)}
+        keys.keyring = Keyring([make_key(2, X25519PrivateKey.generate(), NOW, 1)])
+        await trio.sleep(LOOK_S + 0.01)
+        keys.keyring = Keyring([make_key(3, X25519PrivateKey.generate(), NOW, 1)])
+        await trio.sleep(SHORTEST_LOOK_S + 0.01)  # such keys do not wait for long
+        assert worker.heard[-1][1]["serial"] == 4
         nursery.cancel_scope.cancel()
 
 

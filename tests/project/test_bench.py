@@ -49,9 +49,9 @@ def make_line(ours, reference, *, target, aim=None, more=False, is_absolute=Fals
 
 @pytest.mark.slow
 @needs_linux_and_compiler
-def test_a_short_run_measures_both_transports(tmp_path: pathlib.Path) -> None:
+def test_a_short_run_measures_every_transport(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "samples.json"
-    words = ("--workload", "down1,churn16", "--seconds", "0.2")
+    words = ("--workload", "down1,churn16,ohttp1", "--seconds", "0.2")
     ended = bench("--without-reference", "--repeat", "1", *words, "--json", str(path))
     assert ended.returncode == 0, ended.stderr
     assert "new connections, 16 clients" in ended.stdout
@@ -62,6 +62,9 @@ def test_a_short_run_measures_both_transports(tmp_path: pathlib.Path) -> None:
         assert system["failures"] == []
         assert system["samples"][0]["per_s"] > 0
         assert system["samples"][0]["cpu_us"] > 0
+    (ohttp,) = json.loads(path.read_text())["samples"]["ohttp1"]["ours OHTTP"]["samples"]
+    assert ohttp["per_s"] > 0
+    assert ohttp["cpu_us"] == pytest.approx(ohttp["ingress_cpu_us"] + ohttp["egress_cpu_us"])
 
 
 @pytest.mark.slow

@@ -142,6 +142,24 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Trustee]]:
 
 
 @pytest.fixture(scope="module")
+def start_for_module(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., Trustee]]:
+    """Start a service; it is stopped after the last test of the file."""
+    running: list[Trustee] = []
+
+    def make(**changes: object) -> Trustee:
+        state = tmp_path_factory.mktemp("service") / "state"
+        settings = TrusteeSettings(Endpoint("127.0.0.1", 0), state)
+        running.append(Trustee(dataclasses.replace(settings, **changes), FixedClock(NOW)))
+        return running[-1]
+
+    yield make
+    for service in running:
+        service.stop()
+
+
+@pytest.fixture(scope="module")
 def trustee(
     tmp_path_factory: pytest.TempPathFactory, platform_directory: Path
 ) -> Iterator[Trustee]:

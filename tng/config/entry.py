@@ -128,11 +128,6 @@ class _Entry(StrictModel):
             yield Fault(
                 (), "cannot specify both `ohttp` and `rats_tls`: they are mutually exclusive"
             )
-        is_udp = any(name.endswith("_udp") for name in modes)
-        if self.quic is not None and modes and not is_udp:
-            yield Fault(("quic",), f"goes with the UDP modes only, not with {modes[0]}")
-        if is_udp and (self.rats_tls is not None or getattr(self, "ohttp", None) is not None):
-            yield Fault((), "the UDP modes have QUIC as their transport, not `rats_tls` or `ohttp`")
         yield from trust_faults(
             no_ra=self.no_ra,
             attest=self.attest is not None,

@@ -61,6 +61,10 @@ MAX_CONNECTIONS: Final = 128
 IDLE_S: Final = 60.0
 """Seconds from a connection's start, or its last answer, to the end of the next request's head."""
 
+MAX_HEADER_FIELD: Final = 256 * 1024
+"""Octets of one header field: clients of the key broker may show a token in one, and the token of a
+guest with a long event log has 55,000."""
+
 _LINGER_S: Final = 2.0  # for reading on after an early refusal, so that the client sees the answer
 _DRAIN_S: Final = 5.0  # for requests that are under way when the service stops
 
@@ -164,6 +168,7 @@ async def serve(
             keepalive_timeout=settings.idle_s,
             lingering_time=_LINGER_S,
             auto_decompress=False,
+            max_field_size=MAX_HEADER_FIELD,
             shutdown_timeout=_DRAIN_S,
         )
         await runner.setup()

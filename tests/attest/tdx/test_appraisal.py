@@ -73,6 +73,8 @@ def test_claims_have_the_form_of_a_trustees_token(platform):
     assert set(claims["tdx"]) == {
         "quote",
         "tcb_verification",
+        "td_attributes",
+        "measurements",
         "uefi_event_logs",
         "simulated_platform",
     }
@@ -80,6 +82,11 @@ def test_claims_have_the_form_of_a_trustees_token(platform):
     digests = {d["digest"] for e in claims["tdx"]["uefi_event_logs"] for d in e["digests"]}
     for name, (digest,) in platform.reference_values().items():
         assert digest in digests or not name.startswith("measurement.")
+    named = {f"measurement.{m['name']}.{m['alg']}": m for m in claims["tdx"]["measurements"]}
+    for name, (digest,) in platform.reference_values().items():
+        assert not name.startswith("measurement.") or named[name]["digest"] == digest
+    assert claims["tdx"]["td_attributes"]["septve_disable"]
+    assert not claims["tdx"]["td_attributes"]["debug"]
     json.dumps(claims)
 
 

@@ -229,12 +229,13 @@ def test_an_expired_pck_certificate_is_refused(workshop):
 # --- attributes ---
 
 
-def test_a_debug_domain_is_refused(workshop):
-    quote = workshop.quote(td_attributes=1 | TD_SEPT_VE_DISABLE)
+@pytest.mark.parametrize("bit", range(8))
+def test_a_domain_under_debug_is_refused_profiling_and_reserved_bits_included(workshop, bit):
+    quote = workshop.quote(td_attributes=1 << bit | TD_SEPT_VE_DISABLE)
     refused(ErrorCode.DEBUG_TD, 7, "debug mode", workshop, quote)
 
 
-@pytest.mark.parametrize("attributes", [0, 2 | TD_SEPT_VE_DISABLE, 1 << 29 | TD_SEPT_VE_DISABLE])
+@pytest.mark.parametrize("attributes", [0, 256 | TD_SEPT_VE_DISABLE, 1 << 29 | TD_SEPT_VE_DISABLE])
 def test_other_unsafe_attributes_are_refused(workshop, attributes):
     quote = workshop.quote(td_attributes=attributes)
     refused(ErrorCode.QUOTE_INVALID, 3, "attributes are set|SEPT_VE|migration", workshop, quote)

@@ -26,7 +26,7 @@ def test_fields_come_out_as_the_platform_put_them_in(workshop, version):
     assert quote.body.mr_config_id == b"c" * 48
     assert quote.body.rtmrs == domain.rtmrs
     assert quote.body.report_data.startswith(b"report data of a test")
-    assert quote.td_attributes == domain.td_attributes
+    assert quote.td_attributes.bits == domain.td_attributes
     assert not quote.is_debug
     assert quote.certification.pck_chain_pem.startswith(b"-----BEGIN CERTIFICATE-----")
     assert len(quote.signature) == len(quote.attestation_key) == 64

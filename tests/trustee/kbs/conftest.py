@@ -18,10 +18,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from jwcrypto import jwe, jwk
 
-from tng.trustee.decisions import Decision
+from tng.trustee.kbs.resource_policy import AFFIRMING_TEXT
 
 NOW = 1_795_000_000
-KEY = "kbs:///default/aliyun/model-decryption-key"
 PATH = "/kbs/v0/resource/default/aliyun/model-decryption-key"
 SECRET = b"alibaba@1688"
 
@@ -112,29 +111,46 @@ def admin() -> Admin:
     return Admin(ed25519.Ed25519PrivateKey.generate())
 
 
-@pytest.fixture
-def admin_key(tmp_path, admin):
-    path = tmp_path / "admin-public.pem"
+@pytest.fixture(scope="session")
+def admin_key(tmp_path_factory, admin):
+    path = tmp_path_factory.mktemp("admin") / "admin-public.pem"
     path.write_bytes(admin.public_pem)
     return path
 
 
-@pytest.fixture
-def decisions() -> list[Decision]:
-    return []
-
-
-@pytest.fixture
-def broker(start, platform_directory, admin_key, admin):
-    """A service with one secret that gives it to the simulated platform's guest."""
-    running = start(
+@pytest.fixture(scope="module")
+def service(start_for_module, platform_directory, admin_key):
+    return start_for_module(
         simulated=platform_directory,
         allow_sample=True,
         admin_key=admin_key,
         release_to_simulated=True,
     )
-    answer = running.http.post(PATH, content=SECRET, headers=admin.headers())
+
+
+@pytest.fixture
+def broker(service, admin):
+    """A service with one secret that gives it to the simulated platform's guest."""
+    headers = admin.headers()
+    service.http.cookies.clear()
+    service.http.post(PATH, content=SECRET, headers=headers)
+    policy = base64.urlsafe_b64encode(AFFIRMING_TEXT.encode()).rstrip(b"=").decode()
+    answer = service.http.post("/kbs/v0/resource-policy", json={"policy": policy}, headers=headers)
     assert answer.status_code == 200, answer.text
+    return service
+
+
+@pytest.fixture(scope="module")
+def closed(start_for_module, platform_directory):
+    """A service without an administrator."""
+    return start_for_module(simulated=platform_directory, release_to_simulated=True)
+
+
+@pytest.fixture(scope="module")
+def strict(start_for_module, platform_directory, admin_key, admin):
+    """A service that appraises the simulated platform and gives it no secrets."""
+    running = start_for_module(simulated=platform_directory, admin_key=admin_key)
+    running.http.post(PATH, content=SECRET, headers=admin.headers())
     return running
 
 

@@ -87,26 +87,35 @@ def attestation_body(evidence: CocoEvidence, policy_ids: Sequence[str]) -> bytes
     Raises:
         UntrustedPeerError: runtime data or additional evidence is not a JSON object.
     """
-    requests = [
+    requests = verification_requests(evidence)
+    return dump_json({"verification_requests": requests, "policy_ids": list(policy_ids)})
+
+
+def verification_requests(evidence: CocoEvidence) -> list[dict[str, Json]]:
+    """The entries of that list, one per device.
+
+    Raises:
+        UntrustedPeerError: runtime data or additional evidence is not a JSON object.
+    """
+    return [
         {
             "tee": evidence.tee_type,
             "evidence": dump_base64url(evidence.aa_evidence),
-            "runtime_data": {"structured": _runtime_data(evidence)},
+            "runtime_data": {"structured": runtime_claims(evidence)},
             "init_data": None,
             "runtime_data_hash_algorithm": _algorithm(evidence),
         },
         *(
             {
                 "tee": tee,
-                "evidence": dump_base64url(_dump(item)),
+                "evidence": dump_base64url(dump_json(item)),
                 "runtime_data": None,
                 "init_data": None,
                 "runtime_data_hash_algorithm": None,
             }
-            for tee, item in _devices(evidence).items()
+            for tee, item in further_devices(evidence).items()
         ),
     ]
-    return _dump({"verification_requests": requests, "policy_ids": list(policy_ids)})
 
 
 def flat_body(evidence: CocoEvidence, policy_ids: Sequence[str]) -> bytes:
@@ -116,24 +125,36 @@ def flat_body(evidence: CocoEvidence, policy_ids: Sequence[str]) -> bytes:
         UntrustedPeerError: runtime data or additional evidence is not a JSON object.
         AppraiserError: there are further devices, which would go unjudged.
     """
-    devices = _devices(evidence)
+    return dump_json(
+        {
+            **flat_request(evidence),
+            "init_data": None,
+            "init_data_hash_algorithm": None,
+            "policy_ids": list(policy_ids),
+        }
+    )
+
+
+def flat_request(evidence: CocoEvidence) -> dict[str, Json]:
+    """What that request says of the one device.
+
+    Raises:
+        UntrustedPeerError: runtime data or additional evidence is not a JSON object.
+        AppraiserError: there are further devices, which would go unjudged.
+    """
+    devices = further_devices(evidence)
     if devices:
         raise AppraiserError(
             f"the attestation service speaks the dialect of Trustee 1.5 and can judge one device, "
             f"the evidence has {len(devices)} more: update the service",
             code=ErrorCode.AS_REJECTED,
         )
-    return _dump(
-        {
-            "tee": evidence.tee_type,
-            "evidence": dump_base64url(evidence.aa_evidence),
-            "runtime_data": {"structured": _runtime_data(evidence)},
-            "init_data": None,
-            "runtime_data_hash_algorithm": _algorithm(evidence),
-            "init_data_hash_algorithm": None,
-            "policy_ids": list(policy_ids),
-        }
-    )
+    return {
+        "tee": evidence.tee_type,
+        "evidence": dump_base64url(evidence.aa_evidence),
+        "runtime_data": {"structured": runtime_claims(evidence)},
+        "runtime_data_hash_algorithm": _algorithm(evidence),
+    }
 
 
 def parse_token_answer(body: bytes) -> str:
@@ -214,12 +235,21 @@ def excerpt(body: bytes) -> str:
     return repr(text[:MAX_EXCERPT]) + ("..." if len(text) > MAX_EXCERPT else "")
 
 
-def _runtime_data(evidence: CocoEvidence) -> dict[str, Json]:
+def runtime_claims(evidence: CocoEvidence) -> dict[str, Json]:
+    """The claims that the TEE was given.
+
+    Raises:
+        UntrustedPeerError: they are not a JSON object.
+    """
     return _object(evidence.aa_runtime_data.encode("utf-8", "surrogatepass"), "aa_runtime_data")
 
 
-def _devices(evidence: CocoEvidence) -> dict[str, Json]:
-    """Tee name to evidence of the further devices; empty, null and {} mean none."""
+def further_devices(evidence: CocoEvidence) -> dict[str, Json]:
+    """TEE name to evidence of the devices beside the CPU; empty, null and {} mean none.
+
+    Raises:
+        UntrustedPeerError: they are not a JSON object, or more than `MAX_DEVICES`.
+    """
     if not evidence.aa_additional_evidence:
         return {}
     devices = _object(evidence.aa_additional_evidence, "aa_additional_evidence")
@@ -244,7 +274,8 @@ def _algorithm(evidence: CocoEvidence) -> str:
     return evidence.hash_algorithm.name.lower()
 
 
-def _dump(value: object) -> bytes:
+def dump_json(value: object) -> bytes:
+    """The octets of a JSON value, compact, members in their order."""
     # A lone surrogate cannot stand in UTF-8; escaped it stays what it is.
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return (

@@ -237,7 +237,9 @@ def _parse(evidence: bytes, record: _Record) -> tuple[TdxEvidence, Quote]:
     gpu = ", GPU evidence not judged" if parts.has_gpu_evidence else ""
     record.note(_EVIDENCE_FORMAT, f"{len(evidence)} octets{gpu}")
     quote = parse_quote(parts.quote)
-    record.note(_QUOTE_FORMAT, f"version {quote.header.version}, {len(quote.raw)} octets")
+    report = "TD report 1.0" if quote.body.mr_servicetd is None else "TD report 1.5"
+    version = f"version {quote.header.version}, {report}"
+    record.note(_QUOTE_FORMAT, f"{version}, {len(quote.raw)} octets")
     return parts, quote
 
 

@@ -57,8 +57,18 @@ class EventType(enum.IntEnum):
 
 
 _NAMES: Final = {kind.value: kind.name for kind in EventType}
+_NUMBERS: Final = {name: number for number, name in _NAMES.items()}
 
 
 def type_name(kind: int) -> str:
     """The name of an event type; its number in hexadecimal when it has none."""
     return _NAMES.get(kind, f"0x{kind:08x}")
+
+
+def type_number(name: str) -> int:
+    """The event type that `type_name` calls so.
+
+    Raises:
+        ValueError: it calls none so.
+    """
+    return _NUMBERS[name] if name in _NUMBERS else int(name.removeprefix("0x"), 16)

@@ -22,11 +22,10 @@ from tng.attest.tdx.eventlog_details import describe
 from tng.attest.tdx.eventlog_types import EventType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tng.attest.strict_json import Json
     from tng.attest.tdx.eventlog import EventLogEntry
-    from tng.attest.tdx.quote import TdReport
 
 _COMMAND_LINES: Final = ("grub_cmd linux", "kernel_cmdline", "grub_kernel_cmdline")
 _TAGS: Final = {"LOADED_IMAGE::LoadOptions": "kernel_cmdline", "Linux initrd": "initrd"}
@@ -82,15 +81,18 @@ def named_measurements(entries: Iterable[EventLogEntry]) -> tuple[NamedMeasureme
 
 
 def reference_values(
-    body: TdReport, measurements: Iterable[NamedMeasurement]
+    fields: Mapping[str, str], measurements: Iterable[NamedMeasurement]
 ) -> dict[str, list[Json]]:
     """Values under which a policy about measurements accepts this guest, by name.
 
     In the names of both kinds of Trustee: `tdx.xfam` and `measurement.kernel.SHA-384`, `xfam`,
     `rtmr_1` and `tdvfkernel`.  An agent's events count by what they say.
+
+    Args:
+        fields: of the TD report, as `TdReport.claims` or a token shows them.
+        measurements: from its event log.
     """
     values: dict[str, list[Json]] = {}
-    fields = body.claims()
     for name in _BODY:
         values[f"tdx.{name}"] = [fields[name]]
     for name in ("mr_seam", "xfam", *_REGISTERS):

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from tng.gateway.workers.link import Link
     from tng.gateway.workers.shared_keys import SharedKeys
 
-LOOK_S: Final = 0.05
-"""Seconds between two looks; a key is made at least 0.12 s before the one that it replaces ends."""
+LOOK_S: Final = 0.25
+SHORTEST_LOOK_S: Final = 0.05
+"""Seconds between two looks: a key is made at least half a second before the one that it replaces
+gets stale, or an eighth of its interval if that is short."""
+
+_LOOKS: Final = 20
+"""Looks in the time for which a key is offered, at least."""
 
 
 class News:
@@ -60,8 +65,16 @@ class News:
             TngError: see `catch_up`.
         """
         while self._keys or self._verifiers:
-            await trio.sleep(LOOK_S)
+            await trio.sleep(self._look_s())
             await self.catch_up()
+
+    def _look_s(self) -> float:
+        offered = [
+            key.stale_at - key.actived_at
+            for shared in self._keys.values()
+            for key in shared.source.keyring
+        ]
+        return max(SHORTEST_LOOK_S, min([LOOK_S, *(seconds / _LOOKS for seconds in offered)]))
 
     async def _tell_keys(self) -> bool:
         """Whether anything was new."""
