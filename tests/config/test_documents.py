@@ -95,7 +95,9 @@ def test_a_configuration_of_the_project_can_be_launched(
 ) -> None:
     pem = tmp_path / "ca.pem"
     pem.write_text("a certificate")
-    text = file.read_text(encoding="utf-8").replace("/etc/tng/trustee-ca.pem", str(pem))
+    text = file.read_text(encoding="utf-8")
+    for path in ("/etc/tng/trustee-ca.pem", "/run/secrets/tng-ohttp/key.pem"):
+        text = text.replace(path, str(pem))
     assert prepare_config(text) == parse_config(text)
 
 

@@ -23,7 +23,7 @@ needs_packets = pytest.mark.skipif(
 
 def check(report: Report) -> None:
     """What must hold however many requests there were."""
-    assert report.lost() == []
+    assert report.lost()[:3] == []
     assert len(report.tally.failures) <= CLIENTS * len(report.kills)
     assert report.repeated() == []
     assert len(report.keys) > 2

@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 HAND_WRITTEN = [
     ROOT / "README.md",
-    *(ROOT / "docs" / name for name in ("ARCHITECTURE.md", "ERRORS.md", "THREATS.md")),
+    *(ROOT / "docs" / name for name in ("ARCHITECTURE.md", "ERRORS.md", "OHTTP.md", "THREATS.md")),
 ]
 
 RUN_BY = {

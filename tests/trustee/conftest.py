@@ -17,6 +17,7 @@ import pytest
 from tng.attest.tdx.simulator.platform import SimulatedPlatform
 from tng.clock import Clock, FixedClock
 from tng.endpoint import Endpoint
+from tng.trustee.decisions import Decision
 from tng.trustee.server import TrusteeSettings, serve
 
 NOW = 1_795_000_000
@@ -30,6 +31,7 @@ class Trustee:
         self.settings = settings
         self.error: Exception | None = None
         self.url = ""
+        self.decisions: list[Decision] = []
         self._clock = clock
         self._up = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -50,7 +52,13 @@ class Trustee:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        await serve(self.settings, self._clock, ready=self._ready, stop=self._stop)
+        await serve(
+            self.settings,
+            self._clock,
+            ready=self._ready,
+            stop=self._stop,
+            decided=self.decisions.append,
+        )
 
     def _ready(self, url: str) -> None:
         self.url = url

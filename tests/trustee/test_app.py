@@ -345,13 +345,6 @@ def test_the_probe_of_the_deployment_article_is_answered(trustee, prefix):
     trustee.http.cookies.clear()
 
 
-@pytest.mark.parametrize("path", ["/kbs/v0/attest", "/as/kbs/v0/resource/a/b/c", "/kbs/v1/auth"])
-def test_the_rest_of_the_key_broker_is_not_there(trustee, path):
-    answer = trustee.http.post(path, json={})
-    assert answer.status_code == 404
-    assert "not available in this version" in answer.json()["detail"]
-
-
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [("GET", "/nothing", 404), ("GET", "/attestation", 405), ("PUT", "/policy", 405)],

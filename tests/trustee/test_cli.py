@@ -39,6 +39,8 @@ def test_the_defaults_are_safe(monkeypatch, tmp_path):
     assert settings.state == tmp_path / "tng" / "trustee"
     assert settings.simulated is None
     assert not settings.allow_sample
+    assert (settings.admin_key, settings.resource_key) == (None, None)
+    assert not settings.release_to_simulated
     assert settings.allowed_tcb_status == {"UpToDate"}
     assert settings.pccs.startswith("https://api.trustedservices.intel.com")
 
@@ -55,12 +57,15 @@ def test_every_option_is_taken(tmp_path):
         *("--listen", "[::1]:0", "--state", str(tmp_path), "--pccs", "http://p:8081"),
         *("--allow-simulated", str(tmp_path / "p"), "--allow-sample"),
         *("--allow-tcb-status", "OutOfDate", "--allow-tcb-status", "SWHardeningNeeded"),
+        *("--admin-key", "a.pem", "--resource-key", "r.bin", "--release-to-simulated"),
     )
     assert settings.listen == Endpoint("::1", 0)
     assert settings.state == tmp_path
     assert settings.pccs == "http://p:8081"
     assert settings.simulated == tmp_path / "p"
     assert settings.allow_sample
+    assert (settings.admin_key, settings.resource_key) == (Path("a.pem"), Path("r.bin"))
+    assert settings.release_to_simulated
     assert settings.allowed_tcb_status == {"UpToDate", "OutOfDate", "SWHardeningNeeded"}
     assert _settings("--listen", "10.0.0.1:80").listen == Endpoint("10.0.0.1", 80)
 

@@ -1,17 +1,27 @@
-"""The reference as attester and as verifier, with this service between them."""
+"""The reference as attester and as verifier, with this service between them.
+
+First its tools, one certificate at a time; then its ingress and its egress, as gateways.
+"""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.server
 import json
 import subprocess
 import threading
+import time
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from stage.evidence_server import evidence_server
+from stage.gateways import free_port, mapping
+from stage.octet_service import octet_service, octets
+from stage.processes import get, running
+from tng.attest.tdx.simulator.platform import SimulatedPlatform
 from tng.clock import SystemClock
 
 REFERENCE = Path(__file__).resolve().parents[2] / ".reference" / "bin" / "tng"
@@ -118,3 +128,48 @@ def test_a_token_of_another_service_is_not_accepted_under_our_ca(verify, tmp_pat
     other = start(SystemClock(), allow_sample=True, state=tmp_path / "other")
     done = verify("trust_all", trusted_certs_paths=[str(other.settings.state / "ca.pem")])
     assert done.returncode != 0
+
+
+@pytest.fixture(scope="module")
+def between(tmp_path_factory):
+    """`tng trustee` that judges a simulated platform, and that platform's API server."""
+    folder = tmp_path_factory.mktemp("between")
+    platform = SimulatedPlatform.create(folder / "platform", now=int(SystemClock().now()))
+    words = ("--state", str(folder / "state"), "--allow-simulated", str(folder / "platform"))
+    port = free_port()
+    arguments = ("-m", "tng", "trustee", "--listen", f"127.0.0.1:{port}", *words)
+    with running(folder, "trustee", *arguments) as process, evidence_server(platform) as server:
+        process.await_http(port, "/status")
+        yield folder, f"http://127.0.0.1:{port}/as/", server
+
+
+@contextlib.contextmanager
+def _launched(folder, name, config):
+    control = free_port()
+    config["control_interface"] = {"restful": {"host": "127.0.0.1", "port": control}}
+    words = ("launch", "--config-content", json.dumps(config))
+    with running(folder, name, *words, program=str(REFERENCE)) as process:
+        process.await_http(control, "/livez")
+        yield process
+
+
+@pytest.mark.parametrize("model", ["background_check", "passport"])
+def test_the_references_ingress_and_egress_take_it_for_a_real_one(between, model):
+    folder, service, server = between
+    attest = {"model": model, "aa_provider": "coco_asr", "asr_addr": server}
+    verify = {"model": model, "as_addr": service, "policy_ids": ["default"]}
+    if model == "passport":
+        attest |= {"as_addr": service, "policy_ids": ["default"]}
+    tunnel, entrance = free_port(), free_port()
+    with octet_service() as backend:
+        egress = mapping(tunnel, backend.port)
+        ingress = mapping(entrance, tunnel)
+        with (
+            _launched(folder, f"egress-{model}", {"add_egress": [egress | {"attest": attest}]}),
+            _launched(folder, f"ingress-{model}", {"add_ingress": [ingress | {"verify": verify}]}),
+        ):
+            deadline = time.monotonic() + 20
+            while (answer := get(entrance, "/octets/1000"))[0] != 200:
+                assert time.monotonic() < deadline, answer
+                time.sleep(0.05)
+    assert answer[1] == octets(1000)

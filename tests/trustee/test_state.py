@@ -149,3 +149,28 @@ def test_removing_a_policy_twice_is_harmless(tmp_path):
         state.remove_policy("mine")
         state.remove_policy("mine")
         assert state.policies() == {}
+
+
+def test_what_a_crash_left_half_written_is_gone_after_the_next_start(tmp_path):
+    path = tmp_path / "s"
+    StateDirectory.open(path).close()
+    drafts = [
+        path / ".signer.pem.0123456789abcdef",
+        path / "resources" / ".a,b,c.sealed.00112233aabbccdd",
+    ]
+    kept = path / "resources" / ".other"
+    for file in (*drafts, kept):
+        file.write_bytes(b"half")
+    StateDirectory.open(path).close()
+    assert not any(file.exists() for file in drafts)
+    assert kept.exists()
+
+
+def test_a_draft_that_cannot_be_removed_is_a_start_error(tmp_path):
+    path = tmp_path / "s"
+    StateDirectory.open(path).close()
+    (path / ".signer.pem.0123456789abcdef").mkdir()
+    with pytest.raises(StartError, match="state directory"):
+        StateDirectory.open(path)
+    (path / ".signer.pem.0123456789abcdef").rmdir()
+    StateDirectory.open(path).close()

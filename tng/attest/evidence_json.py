@@ -1,9 +1,11 @@
 """Evidence and tokens as OHTTP's control messages carry them: members of a JSON object.
 
+For Trustee (for Intel Trust Authority: `attest.ita_json`):
+
     {"aa_tee_type": text, "aa_evidence": base64, "aa_additional_evidence": base64 (may be absent),
      "aa_runtime_data": text with JSON in it, "aa_runtime_data_hash_algo": "sha384"}
 
-A parsed JSON value in, `CocoEvidence` or `CocoToken` out, and back.  Base64 is padded, of the
+A parsed JSON value and its provider in, evidence or a token out, and back.  Base64 is padded, of the
 standard alphabet.  Source: TNG 2.12.0, over OHTTP.  Stricter on purpose: base64 has one spelling.
 
 Invariant: parsing returns a value whose every field has been checked for type and size, or
@@ -15,7 +17,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from tng.attest.base64_text import decode_standard, dump_standard
-from tng.attest.evidence import CocoToken
+from tng.attest.evidence import COCO, ITA, PROVIDERS, Evidence, Token, make_token
+from tng.attest.ita_json import dump_ita_object, parse_ita_object
 from tng.attest.jws import MAX_TOKEN
 from tng.errors import ErrorCode, RemoteProtocolError
 from tng.wire.dice import (
@@ -29,9 +32,6 @@ from tng.wire.dice import (
 if TYPE_CHECKING:
     from tng.attest.strict_json import Json
 
-COCO: Final = "coco"
-"""The provider that is meant where none is named, and the one that is served here."""
-
 _TEE: Final = "aa_tee_type"
 _EVIDENCE: Final = "aa_evidence"
 _ADDITIONAL: Final = "aa_additional_evidence"
@@ -41,8 +41,12 @@ _ALGORITHMS: Final = {algorithm.name.lower(): algorithm for algorithm in HashAlg
 _MAX_BASE64: Final = (MAX_EXTENSION + 2) // 3 * 4  # as much as a certificate's extension may hold
 
 
-def parse_evidence_object(value: Json) -> CocoEvidence:
+def parse_evidence_object(value: Json, provider: str = COCO) -> Evidence:
     """The evidence in an object; members may come in any order, unknown ones are passed over.
+
+    Args:
+        value: the object.
+        provider: as `read_provider` returned it.
 
     Raises:
         RemoteProtocolError: no object, a known member absent, too large or of another form, an
@@ -50,6 +54,10 @@ def parse_evidence_object(value: Json) -> CocoEvidence:
     """
     if not isinstance(value, dict):
         _refuse(f"evidence is {_kind(value)}, expected an object")
+    return parse_ita_object(value) if provider == ITA else _coco_evidence(value)
+
+
+def _coco_evidence(value: dict[str, Json]) -> CocoEvidence:
     tee = _text(value, _TEE)
     if tee not in TEE_TYPES:
         _refuse(f"{_TEE} is {tee[:32]!r}, expected one of {', '.join(sorted(TEE_TYPES))}")
@@ -65,8 +73,10 @@ def parse_evidence_object(value: Json) -> CocoEvidence:
     )
 
 
-def dump_evidence_object(evidence: CocoEvidence) -> dict[str, Json]:
+def dump_evidence_object(evidence: Evidence) -> dict[str, Json]:
     """The object that carries the evidence, members in the reference's order."""
+    if not isinstance(evidence, CocoEvidence):
+        return dump_ita_object(evidence)
     members: dict[str, Json] = {_TEE: evidence.tee_type}
     members[_EVIDENCE] = dump_standard(evidence.aa_evidence)
     if evidence.aa_additional_evidence is not None:
@@ -76,8 +86,12 @@ def dump_evidence_object(evidence: CocoEvidence) -> dict[str, Json]:
     return members
 
 
-def parse_token_text(value: Json) -> CocoToken:
+def parse_token_text(value: Json, provider: str = COCO) -> Token:
     """The token in a member `attestation_result`, of a control message or of a request.
+
+    Args:
+        value: the text.
+        provider: as `read_provider` returned it.
 
     Raises:
         RemoteProtocolError: no text, an empty one, one that is too long or not ASCII.
@@ -88,11 +102,11 @@ def parse_token_text(value: Json) -> CocoToken:
         _refuse(
             f"attestation_result has {len(value)} characters, expected 1 to {MAX_TOKEN} of ASCII"
         )
-    return CocoToken(value)
+    return make_token(value, provider)
 
 
-def require_coco(provider: Json, member: str) -> None:
-    """Return if the provider is one that is served here; absent, null and "" mean CoCo.
+def read_provider(provider: Json, member: str) -> str:
+    """One of `PROVIDERS`; absent, null and "" mean CoCo.
 
     Args:
         provider: value of the member.
@@ -101,9 +115,12 @@ def require_coco(provider: Json, member: str) -> None:
     Raises:
         RemoteProtocolError: any other provider.
     """
-    if provider not in (None, "", COCO):
-        seen = repr(provider[:32]) if isinstance(provider, str) else _kind(provider)
-        _refuse(f"{member} is {seen}, expected {COCO!r}")
+    if provider is None or provider == "":
+        return COCO
+    if isinstance(provider, str) and provider in PROVIDERS:
+        return provider
+    seen = repr(provider[:32]) if isinstance(provider, str) else _kind(provider)
+    _refuse(f"{member} is {seen}, expected {COCO!r} or {ITA!r}")
 
 
 def _text(members: dict[str, Json], name: str) -> str:

@@ -17,9 +17,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tng.attest.evidence import CocoToken
+from tng.attest.evidence import Shown, Token
 from tng.attest.user_data import ClientUserData, UserData, claims_of
-from tng.wire.dice import CocoEvidence
+from tng.wire.ita_evidence import ItaEvidence, dump_ita_evidence
 
 if TYPE_CHECKING:
     from tng.attest.strict_json import Json
@@ -40,7 +40,7 @@ class Statement:
         about: the key that it has to name, and for evidence the challenge that it has to answer.
     """
 
-    shown: CocoEvidence | CocoToken
+    shown: Shown
     about: UserData
 
     def __repr__(self) -> str:
@@ -49,7 +49,7 @@ class Statement:
     @property
     def model(self) -> str:
         """The model in which the peer attests: "background_check" or "passport"."""
-        return "passport" if isinstance(self.shown, CocoToken) else "background_check"
+        return "passport" if isinstance(self.shown, Token) else "background_check"
 
     @property
     def is_clients(self) -> bool:
@@ -59,7 +59,7 @@ class Statement:
     @property
     def expected_claims(self) -> dict[str, Json]:
         """What the appraised runtime data must have: at least these, with these values."""
-        is_token = isinstance(self.shown, CocoToken)
+        is_token = isinstance(self.shown, Token)
         return self.about.key_claims if is_token else claims_of(self.about)
 
     def fingerprint(self) -> bytes:
@@ -71,10 +71,12 @@ class Statement:
         return digest.digest()
 
 
-def _parts(shown: CocoEvidence | CocoToken) -> tuple[bytes, ...]:
-    """The members of what is shown; a token and evidence differ in their number."""
-    if isinstance(shown, CocoToken):
-        return (_octets(shown.text),)
+def _parts(shown: Shown) -> tuple[bytes, ...]:
+    """The members of what is shown; the number of them and the first tell its kind."""
+    if isinstance(shown, Token):
+        return (b"token", _octets(shown.provider), _octets(shown.text))
+    if isinstance(shown, ItaEvidence):
+        return (b"ita", dump_ita_evidence(shown))
     additional = shown.aa_additional_evidence
     return (
         _octets(shown.tee_type),

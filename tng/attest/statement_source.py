@@ -14,11 +14,11 @@ Invariant: what is returned is about the user data that was given, and a token h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
-from tng import __version__
+from tng.attest.appraiser.factory import make_appraiser
 from tng.attest.attester.factory import make_attester
 from tng.attest.binding import canonical_json
 from tng.attest.credential import collect_evidence, read_live_expiry
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from tng.clock import Clock
     from tng.config.model import Attest
     from tng.wire.dice import CocoEvidence
-
-USER_AGENT: Final = f"tng-gateway/{__version__}"
-"""What attestation services see of us."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -130,12 +127,7 @@ def make_statement_source(attest: Attest, clock: Clock) -> StatementSource:
     attester = make_attester(attest)
     if attest.model == "background_check":
         return StatementSource(attester, clock)
-    if attest.as_addr is None or (attest.as_provider, attest.as_type) != ("coco", "restful"):
-        raise ConfigError(
-            ["attest: a passport needs as_addr, as_provider coco and as_type restful"]
-        )
-    from tng.attest.appraiser.trustee_rest import TrusteeRestAppraiser
-
-    headers = {name: value.reveal() for name, value in attest.as_headers.items()}
-    appraiser = TrusteeRestAppraiser(attest.as_addr, headers, user_agent=USER_AGENT)
+    appraiser = make_appraiser(attest, "attest")
+    if appraiser is None:
+        raise ConfigError(["attest.as_addr: a passport needs the URL of an attestation service"])
     return StatementSource(attester, clock, appraiser, attest.policy_ids)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
 
 from tng.attest.appraiser.trustee_messages import MAX_CHALLENGE
 from tng.attest.base64_text import decode_standard, dump_standard
+from tng.attest.evidence import runtime_data_of
 from tng.attest.strict_json import parse_object
 from tng.attest.token import MAX_NUMERIC_DATE
 from tng.errors import ErrorCode, RemoteProtocolError
@@ -28,8 +29,8 @@ from tng.errors import ErrorCode, RemoteProtocolError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tng.attest.evidence import Evidence
     from tng.attest.strict_json import Json
-    from tng.wire.dice import CocoEvidence
 
 CHALLENGE_CLAIM: Final = "challenge_token"
 """Name of the claim with the challenge that the evidence answers."""
@@ -173,16 +174,16 @@ def parse_user_data(claims: Mapping[str, Json]) -> UserData:
     return ClientUserData(_public_key(claims[CLIENT_CLAIM]), challenge)
 
 
-def read_user_data(evidence: CocoEvidence) -> UserData:
+def read_user_data(evidence: Evidence) -> UserData:
     """What a peer's evidence says it is about; nothing is proved by that.
 
     Raises:
         RemoteProtocolError: (EVIDENCE_MALFORMED) as `parse_user_data`, or not a JSON object.
     """
     try:
-        claims = parse_object(evidence.aa_runtime_data.encode("utf-8", "surrogatepass"))
+        claims = parse_object(runtime_data_of(evidence))
     except ValueError as exc:
-        _refuse(f"aa_runtime_data is not a JSON object: {exc}", exc)
+        _refuse(f"runtime data is not a JSON object: {exc}", exc)
     return parse_user_data(claims)
 
 

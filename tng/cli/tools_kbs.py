@@ -62,9 +62,11 @@ def add_parser(commands: Subparsers) -> None:
 def _add_get(actions: Subparsers) -> None:
     action = actions.add_parser(
         "get-resource",
+        usage="%(prog)s RESOURCE SOURCE [options]",
         help="fetch a secret with evidence of this machine",
         description="Fetch a secret: show evidence of this machine's TEE, have the broker judge it,"
-        " and open what it sends. One source of evidence must be named.",
+        " and open what it sends. One source of evidence must be named"
+        " (SOURCE): --aa-addr, --asr-addr, --tsm, --attest or --simulated.",
     )
     _add_resource(action)
     _add_url(action)

@@ -79,6 +79,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=[],
         help="accept this TCB status beside UpToDate; may be repeated",
     )
+    _add_broker_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal ends it.
+
+    Raises:
+        TngError: the service cannot start.
+    """
+    asyncio.run(_serve_until_signal(_settings(arguments)))
+    return 0
+
+
+def _add_broker_options(parser: argparse.ArgumentParser) -> None:
     broker = parser.add_argument_group("key broker")
     broker.add_argument(
         "--admin-key",
@@ -98,17 +113,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="DANGER: give secrets to simulated and sample evidence, too",
     )
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Serve until a signal ends it.
-
-    Raises:
-        TngError: the service cannot start.
-    """
-    asyncio.run(_serve_until_signal(_settings(arguments)))
-    return 0
 
 
 async def _serve_until_signal(settings: TrusteeSettings) -> None:

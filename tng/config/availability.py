@@ -27,7 +27,6 @@ UNAVAILABLE_KEYS: Final[frozenset[tuple[type[StrictModel], str]]] = frozenset(
         (Ingress, "netfilter_udp"),
         (Egress, "netfilter_udp"),
         (Verify, "verify_signer_transparency"),
-        (Verify, "attestation_policy"),
         (Verify, "reference_values"),
         (Verify, "ita_jwks_addr"),
         (Verify, "api_key"),
@@ -45,9 +44,8 @@ UNAVAILABLE_VALUES: Final[dict[tuple[type[StrictModel], str], frozenset[str]]] =
     (Attest, "aa_provider"): frozenset({"ita", "ita_asr"}),
     (Attest, "aa_type"): frozenset({"builtin"}),
     (Attest, "as_provider"): frozenset({"ita"}),
-    (Attest, "as_type"): frozenset({"grpc", "builtin"}),
+    (Attest, "as_type"): frozenset({"builtin"}),
     (Verify, "as_provider"): frozenset({"ita"}),
-    (Verify, "as_type"): frozenset({"grpc", "builtin"}),
 }
 """Values of keys that are there otherwise."""
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import socket
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import certifi
 from cryptography import x509
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 from OpenSSL import SSL
 
@@ -25,13 +27,15 @@ from tng.clock import Clock
 from tng.dataplane.reactor import Reactor
 from tng.dataplane.tls import TlsEnd
 from tng.endpoint import Endpoint
-from tng.errors import ConfigError, NetError
+from tng.errors import ConfigError, NetError, RemoteProtocolError
 
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 """Seconds for a TLS handshake."""
 
 MAX_CHAIN: Final = 16
 """Certificates of a peer that are looked at."""
+
+_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 
 
 class WebTls:
@@ -49,7 +53,7 @@ class WebTls:
     def __init__(self, reactor: Reactor, ca_files: Sequence[str], clock: Clock) -> None:
         self._reactor = reactor
         self._clock = clock
-        authorities = x509.load_pem_x509_certificates(Path(certifi.where()).read_bytes())
+        authorities = _known_authorities()
         for name in ca_files:
             authorities += _read_authorities(name)
         self._store = Store(authorities)
@@ -85,6 +89,9 @@ class WebTls:
         try:
             await end.handshake(HANDSHAKE_TIMEOUT_S)
             self._verify(end.peer_chain(MAX_CHAIN), server)
+        except RemoteProtocolError as exc:
+            end.abort()
+            raise NetError(f"no TLS on the outer connection to {server}: {exc}") from exc
         except BaseException:
             end.abort()
             raise
@@ -94,19 +101,36 @@ class WebTls:
         if not chain:
             raise NetError(f"{server} showed no certificate on the outer connection")
         now = dt.datetime.fromtimestamp(self._clock.now(), dt.UTC)
-        subject: x509.DNSName | x509.IPAddress
-        if server.is_address:
-            subject = x509.IPAddress(ipaddress.ip_address(server.host))
-        else:
-            subject = x509.DNSName(server.host)
-        verifier = PolicyBuilder().store(self._store).time(now).build_server_verifier(subject)
+        policy = PolicyBuilder().store(self._store).time(now)
         try:
+            verifier = policy.build_server_verifier(_subject(server))
             verifier.verify(chain[0], list(chain[1:]))
-        except VerificationError as exc:
+        except (VerificationError, ValueError) as exc:  # or the name is none of DNS
             raise NetError(
                 f"the outer certificate of {server} is not acceptable: {exc}; give its authority "
                 "in `tls_ca_certs`, and the name that it is issued for as the destination"
             ) from exc
+
+
+def _subject(server: Endpoint) -> x509.DNSName | x509.IPAddress:
+    if server.is_address:
+        return x509.IPAddress(ipaddress.ip_address(server.host))
+    return x509.DNSName(server.host)
+
+
+def _known_authorities() -> list[x509.Certificate]:
+    """The authorities of the web, without those whose certificates are not quite well-formed."""
+    found = []
+    blocks = Path(certifi.where()).read_bytes().split(_BEGIN)[1:]
+    with warnings.catch_warnings():
+        # Some old roots break RFC 5280; the library reads them for now, and warns.
+        warnings.simplefilter("error", CryptographyDeprecationWarning)
+        for block in blocks:
+            try:
+                found.append(x509.load_pem_x509_certificate(_BEGIN + block))
+            except (ValueError, CryptographyDeprecationWarning):
+                continue
+    return found
 
 
 def _read_authorities(name: str) -> list[x509.Certificate]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -15,9 +17,11 @@ import trio
 from tng.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
+    from tng.endpoint import Endpoint
     from tng.tunnel.quic.session import Session
+    from tng.tunnel.quic.sockets import Address, PacketSocket
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +36,28 @@ nothing in a flow of datagrams that says that it is complete."""
 _DRAIN_POLL_S: Final = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where the datagrams of a UDP mode come in, and where they are to go.
+
+    Attributes:
+        mode: e.g. "mapping_udp".
+        make_socket: binds the port; raises StartError where that cannot be.
+        target_of: the target for a client.
+        mark: firewall mark of our own sockets beside that port; None for none.
+    """
+
+    mode: str
+    make_socket: Callable[[], PacketSocket]
+    target_of: Callable[[Address], Endpoint]
+    mark: int | None = None
+
+
 class DatagramEntry(Protocol):
     """An entry in a UDP mode, in the trio thread."""
 
-    def bind(self) -> None:
-        """Bind the port.
+    def bind(self) -> PacketSocket:
+        """Bind the port; the socket stays the entry's.
 
         Raises:
             StartError: the address is in use, forbidden, or not of this machine.

@@ -8,11 +8,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Protocol
 
-from tng import __version__
 from tng.attest.appraiser.base import Appraiser
-from tng.attest.appraiser.trustee_rest import TrusteeRestAppraiser
+from tng.attest.appraiser.factory import make_appraiser
 from tng.attest.attester.factory import make_attester
 from tng.attest.credential import CredentialSource
 from tng.attest.statement_source import StatementSource, make_statement_source
@@ -37,8 +36,6 @@ from tng.tunnel.ohttp.key_source import KeySource
 from tng.tunnel.ohttp.replay import ReplayGuard, Replays
 from tng.tunnel.rats_tls.identity import Identity, Source
 
-USER_AGENT: Final = f"tng-gateway/{__version__}"
-
 Serve = Callable[[socket.socket, Endpoint], Coroutine[None, None, None]]
 """Serves one accepted TCP connection, given the client's address."""
 
@@ -50,10 +47,9 @@ def make_source(attest: Attest, clock: Clock) -> Source:
     """The source of our certificates that the configuration names."""
     appraiser: Appraiser | None = None
     if attest.model == "passport":
-        if attest.as_addr is None:
+        appraiser = make_appraiser(attest, "attest")
+        if appraiser is None:
             raise AssertionError("a passport without as_addr has passed the check of the model")
-        headers = {name: value.reveal() for name, value in attest.as_headers.items()}
-        appraiser = TrusteeRestAppraiser(attest.as_addr, headers, user_agent=USER_AGENT)
     return CredentialSource(make_attester(attest), clock, appraiser, attest.policy_ids)
 
 

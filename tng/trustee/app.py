@@ -118,7 +118,7 @@ class _Handlers:
 
     async def attestation(self, request: web.Request) -> web.Response:
         body = await read_json_body(request, MAX_ATTESTATION_BODY)
-        token = await self._parts.attestation.attest(body)
+        token = await self._parts.attestation.attest(body, client=request.remote or "")
         return web.Response(text=token, content_type="text/plain")
 
     async def challenge(self, request: web.Request) -> web.Response:

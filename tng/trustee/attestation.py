@@ -14,12 +14,14 @@ Invariant: no token without all evidence verified; a token for simulated evidenc
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from tng.errors import AppraiserError, UntrustedPeerError
+from tng.errors import AppraiserError, TngError, UntrustedPeerError
+from tng.trustee.decisions import Act, Decided, Decision, forget
 from tng.trustee.dialects import (
     AttestationRequest,
     VerificationRequest,
@@ -27,7 +29,7 @@ from tng.trustee.dialects import (
 )
 from tng.trustee.ear import Submodule, make_token
 from tng.trustee.json_body import invalid
-from tng.trustee.problems import ProblemCode, TrusteeRequestError
+from tng.trustee.problems import ProblemCode, TrusteeRequestError, problem_of
 
 if TYPE_CHECKING:
     from tng.clock import Clock
@@ -52,6 +54,7 @@ class AttestationService:
         policies: by id.
         verifiers: by canonical name of the TEE; what is not in here is refused.
         clock: dates tokens and challenges.
+        decided: told of every judgement.
     """
 
     def __init__(
@@ -61,33 +64,59 @@ class AttestationService:
         policies: Policies,
         verifiers: Mapping[str, TeeVerifier],
         clock: Clock,
+        decided: Decided = forget,
     ) -> None:
         self._identity = identity
         self._challenger = challenger
         self._policies = policies
         self._verifiers = verifiers
         self._clock = clock
+        self._decided = decided
 
-    async def attest(self, body: bytes) -> str:
+    async def attest(self, body: bytes, *, client: str = "") -> str:
         """Token for the evidence in a request.
 
         Args:
             body: of `POST /attestation`.
+            client: address of who asks, for the record.
 
         Raises:
             RemoteProtocolError: runtime data without a canonical form.
             TrusteeRequestError, UntrustedPeerError, AppraiserError: see `appraise`.
         """
-        return await self.appraise(parse_attestation_request(body))
+        return await self.appraise(parse_attestation_request(body), client=client)
 
-    async def appraise(self, request: AttestationRequest) -> str:
+    async def appraise(
+        self, request: AttestationRequest, *, subject: str = "", client: str = ""
+    ) -> str:
         """Token for evidence.
+
+        Args:
+            request: what to judge, and by which policy.
+            subject: who asks, for the record: thumbprint of the TEE's key, if it is known.
+            client: address of who asks, for the record.
 
         Raises:
             TrusteeRequestError: the request is wrong.
             UntrustedPeerError: the evidence is refused.
             AppraiserError: collateral cannot be had.
         """
+        target = f"evidence of {','.join(item.tee for item in request.requests)}"
+        decision = Decision(Act.APPRAISE, True, self._clock.now(), subject, target, client=client)
+        try:
+            submodules, simulated = await self._judge(request)
+        except TngError as exc:
+            code = problem_of(exc).code
+            self._decided(dataclasses.replace(decision, granted=False, code=code))
+            raise
+        token = self._sign(submodules, simulated=simulated)
+        statuses = ",".join(sorted({module.status.value for module in submodules}))
+        target = f"{target} policy={submodules[0].policy_id} status={statuses}"
+        self._decided(dataclasses.replace(decision, target=target, simulated=simulated))
+        return token
+
+    async def _judge(self, request: AttestationRequest) -> tuple[list[Submodule], bool]:
+        """Every device, judged; and whether one of them is simulated."""
         policy = self._policies.chosen_by(request.policy_ids)
         verifiers = [self._verifier(item.tee, index) for index, item in enumerate(request.requests)]
         for item in request.requests:
@@ -98,7 +127,7 @@ class AttestationService:
             appraised = await _verify_logged(verifier, item)
             simulated = simulated or appraised.simulated
             submodules.append(_submodule(f"{_DEVICE_CLASS}{number}", policy, item, appraised))
-        return self._sign(submodules, simulated=simulated)
+        return submodules, simulated
 
     def _verifier(self, tee: str, index: int) -> TeeVerifier:
         verifier = self._verifiers.get(tee)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import stat
 from typing import TYPE_CHECKING, Final
@@ -27,6 +28,7 @@ FILE_MODE: Final = 0o600
 """Mode of every file."""
 
 _DIRECTORY_MODE: Final = 0o700
+_DRAFT: Final = re.compile(r"\..*\.[0-9a-f]{16}", re.DOTALL)
 
 
 def make_private_directory(path: Path, *, parents: bool = False) -> None:
@@ -117,6 +119,17 @@ def remove_private(path: Path) -> None:
         _flush_directory(path.parent)
     except OSError as exc:
         raise StartError(f"{path}: {exc.strerror}") from exc
+
+
+def remove_drafts(directory: Path) -> None:
+    """Remove what a crash left half-written; nobody else may be writing here.
+
+    Raises:
+        OSError: the file system says no.
+    """
+    for path in directory.iterdir():
+        if _DRAFT.fullmatch(path.name):
+            path.unlink()
 
 
 def _flush_directory(path: Path) -> None:

@@ -106,6 +106,7 @@ _BY_ERROR: Final[dict[ErrorCode, ProblemCode]] = {
     ErrorCode.EVENT_LOG_MISMATCH: ProblemCode.VERIFICATION_FAILED,
     ErrorCode.SIMULATED_EVIDENCE: ProblemCode.VERIFICATION_FAILED,
     ErrorCode.COLLATERAL_UNAVAILABLE: ProblemCode.DEPENDENCY_UNAVAILABLE,
+    ErrorCode.AS_UNREACHABLE: ProblemCode.DEPENDENCY_UNAVAILABLE,
     ErrorCode.SHUTTING_DOWN: ProblemCode.DEPENDENCY_UNAVAILABLE,
 }
 """For errors raised below this package; everything else is ours to answer for: 500."""

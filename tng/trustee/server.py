@@ -61,9 +61,12 @@ MAX_CONNECTIONS: Final = 128
 IDLE_S: Final = 60.0
 """Seconds from a connection's start, or its last answer, to the end of the next request's head."""
 
-MAX_HEADER_FIELD: Final = 256 * 1024
+MAX_HEADER_FIELD: Final = 64 * 1024
 """Octets of one header field: clients of the key broker may show a token in one, and the token of a
 guest with a long event log has 55,000."""
+
+MAX_HEADERS: Final = 64
+"""Header fields of one request: with a proxy in front there are some twenty."""
 
 _LINGER_S: Final = 2.0  # for reading on after an early refusal, so that the client sees the answer
 _DRAIN_S: Final = 5.0  # for requests that are under way when the service stops
@@ -152,7 +155,7 @@ async def serve(
         state = stack.enter_context(StateDirectory.open(settings.state))
         client = await stack.enter_async_context(httpx.AsyncClient(timeout=10.0))
         database = stack.enter_context(Database.open(settings.state / "broker.sqlite"))
-        service = _make_service(settings, clock, state, client)
+        service = _make_service(settings, clock, state, client, decided)
         resources = Resources(
             SealedDirectory(
                 settings.state / "resources", state.resource_key(settings.resource_key)
@@ -169,6 +172,7 @@ async def serve(
             lingering_time=_LINGER_S,
             auto_decompress=False,
             max_field_size=MAX_HEADER_FIELD,
+            max_headers=MAX_HEADERS,
             shutdown_timeout=_DRAIN_S,
         )
         await runner.setup()
@@ -196,7 +200,11 @@ class _Service:
 
 
 def _make_service(
-    settings: TrusteeSettings, clock: Clock, state: StateDirectory, client: httpx.AsyncClient
+    settings: TrusteeSettings,
+    clock: Clock,
+    state: StateDirectory,
+    client: httpx.AsyncClient,
+    decided: Decided,
 ) -> _Service:
     identity = state.identity(clock.now())
     challenger = Challenger(state.challenge_key())
@@ -212,7 +220,7 @@ def _make_service(
     }
     if settings.allow_sample:
         verifiers["sample"] = SampleVerifier()
-    attestation = AttestationService(identity, challenger, policies, verifiers, clock)
+    attestation = AttestationService(identity, challenger, policies, verifiers, clock, decided)
     return _Service(attestation, identity, challenger, policies, collateral, clock)
 
 

@@ -39,6 +39,7 @@ from tng.trustee.private_files import (
     FILE_MODE,
     make_private_directory,
     read_private,
+    remove_drafts,
     remove_private,
     replace_private,
 )
@@ -80,6 +81,12 @@ class StateDirectory:
                 f"state directory {path} is in use by another tng trustee;"
                 " stop that one, or name another directory with --state"
             ) from exc
+        try:
+            for directory in (path, path / "policies", path / "resources"):
+                remove_drafts(directory)
+        except OSError as exc:
+            os.close(lock)
+            raise StartError(f"state directory {path}: {exc.strerror}") from exc
         return cls(path, lock)
 
     def close(self) -> None:

@@ -116,7 +116,7 @@ def parse_dice(data: bytes) -> DiceEvidence:
         RemoteProtocolError: not `tag [bstr, bstr]`, anything behind it, an indefinite length,
             claims that are not empty, or more than `MAX_EXTENSION` octets.
     """
-    item = _decode(data, "evidence extension")
+    item = decode_item(data, "evidence extension")
     if not isinstance(item, cbor2.CBORTag):
         _fail(f"evidence extension is {_kind(item)}, expected a tagged array")
     value = item.value
@@ -155,7 +155,7 @@ def parse_coco_evidence(payload: bytes) -> CocoEvidence:
         RemoteProtocolError: not a map with text keys, a key twice, a known key absent or of the
             wrong type, an unknown TEE or hash algorithm, or anything behind the map.
     """
-    fields = _decode(payload, "CoCo evidence")
+    fields = decode_item(payload, "CoCo evidence")
     if not isinstance(fields, Mapping):
         _fail(f"CoCo evidence is {_kind(fields)}, expected a map")
     tee_type = _text(fields, "tee_type")
@@ -200,7 +200,16 @@ def _refuse_tag(*_: object, **__: object) -> NoReturn:
 _NO_TAGS: Final = dict.fromkeys((*range(1100), 43000, 55799), _refuse_tag)
 
 
-def _decode(data: bytes, what: str) -> object:
+def decode_item(data: bytes, what: str) -> object:
+    """The one CBOR item in `data`: of definite length, without tags inside, nothing behind it.
+
+    Args:
+        data: at most `MAX_EXTENSION` octets.
+        what: what people call it; for the error.
+
+    Raises:
+        RemoteProtocolError: it is none.
+    """
     if len(data) > MAX_EXTENSION:
         _fail(f"{what} is {len(data)} octets long, the limit is {MAX_EXTENSION}")
     stream = io.BytesIO(data)

@@ -1,4 +1,4 @@
-"""Simulated platforms, the attestation service that knows one of them, and gateways that use both."""
+"""Simulated platforms, the attestation service that knows one of them, gateways that use both."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def test_another_machine_cannot_open_what_the_token_gets(stranger):
     token = one.attest().json()["token"]
     answer = other.get(attestation=token)
     assert answer.status_code == 200
-    with pytest.raises(Exception, match="(?i)decrypt|invalid|fail"):  # noqa: B017
+    with pytest.raises(Exception, match=r"(?i)decrypt|invalid|fail"):
         other.open(answer)
 
 
@@ -201,6 +201,13 @@ def test_a_token_of_another_service_gets_nothing(closed, stranger):
 def test_garbage_for_a_token_gets_nothing(stranger, token):
     answer = stranger().http.get(PATH, headers={b"attestation": token.encode()})
     assert (answer.status_code, kind(answer)) == (401, "TokenVerifierError")
+
+
+def test_a_long_token_is_read_and_one_beyond_the_limit_is_not(stranger):
+    answer = stranger().get(attestation="x" * 60_000)
+    assert (answer.status_code, kind(answer)) == (401, "TokenVerifierError")
+    assert stranger().get(attestation="x" * 66_000).status_code == 400
+    assert stranger().get(**{f"x-{n}": "x" for n in range(70)}).status_code == 400
 
 
 def test_a_changed_token_gets_nothing(stranger):
@@ -342,6 +349,51 @@ def test_many_machines_at_once_get_their_secrets(stranger):
     machines = [stranger() for _ in range(8)]
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
         assert set(threads.map(one_of_them, machines)) == {SECRET}
+
+
+def test_every_decision_is_told(broker, stranger, requests):
+    broker.decisions.clear()
+    one = stranger()
+    one.get()
+    one.auth()
+    one.attest(one.new_body(**{"runtime-data": {"nonce": "x", "tee-pubkey": one.public}}))
+    one.auth()
+    one.attest()
+    one.get()
+    one.get("/kbs/v0/resource/default/test/nothing")
+    one.get("/kbs/v0/resources")
+    broker.http.post("/attestation", json=requests.listed("sample", requests.sample()))
+    broker.http.post("/attestation", json=requests.listed("sample", b"x"))
+    told = [(d.act, d.granted, d.target, d.code) for d in broker.decisions]
+    name = "kbs:///default/aliyun/model-decryption-key"
+    sample = "evidence of sample policy=default status=contraindicated"
+    assert told == [
+        ("release", False, name, "KBS.SESSION.INVALID"),
+        ("appraise", False, "evidence of tdx", "KBS.SESSION.INVALID"),
+        ("appraise", True, "evidence of tdx policy=default status=affirming", ""),
+        ("release", True, name, ""),
+        ("release", False, "kbs:///default/test/nothing", "KBS.RESOURCE.NOT_FOUND"),
+        ("administer", False, "list resources", "KBS.ADMIN.UNAUTHORIZED"),
+        ("appraise", True, sample, ""),
+        ("appraise", False, "evidence of sample", "AS.EVIDENCE.INVALID_FORMAT"),
+    ]
+    assert {d.client for d in broker.decisions} == {"127.0.0.1"}
+    assert {d.at for d in broker.decisions} == {NOW}
+    appraised, released = broker.decisions[2:4]
+    assert appraised.subject == released.subject
+    assert len(bytes.fromhex(released.subject)) == 32
+    assert released.simulated
+    assert one.nonce not in repr(broker.decisions)
+
+
+def test_of_two_attempts_at_once_one_gets_the_token_and_keeps_it(stranger):
+    one = stranger()
+    one.auth()
+    body = one.new_body()
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        answers = list(threads.map(one.attest, (body, body)))
+    assert 200 in {answer.status_code for answer in answers}
+    assert one.open(one.get()) == SECRET
 
 
 @pytest.mark.slow

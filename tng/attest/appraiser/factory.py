@@ -10,6 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tng import __version__
+from tng.attest.appraiser.trustee_grpc import (
+    TrusteeGrpcAppraiser,
+    parse_address,
+    parse_metadata,
+)
 from tng.attest.appraiser.trustee_rest import TrusteeRestAppraiser
 from tng.errors import ConfigError
 
@@ -39,10 +44,9 @@ def make_appraiser(section: Attest | Verify, where: str) -> Appraiser | None:
         case "coco", "restful":
             return TrusteeRestAppraiser(section.as_addr, headers, user_agent=USER_AGENT)
         case "coco", "grpc":
-            from tng.attest.appraiser.trustee_grpc import TrusteeGrpcAppraiser, parse_address
-
             address = parse_address(section.as_addr, f"{where}.as_addr")
-            return TrusteeGrpcAppraiser(address, headers, user_agent=USER_AGENT)
+            metadata = parse_metadata(headers, f"{where}.as_headers")
+            return TrusteeGrpcAppraiser(address, metadata, user_agent=USER_AGENT)
         case provider, kind:
             raise ConfigError(
                 [

@@ -59,7 +59,8 @@ def list_message(evidence: CocoEvidence, policy_ids: Sequence[str]) -> bytes:
     """
     numbers = (_TEE, _EVIDENCE, _STRUCTURED, _ALGORITHM)
     fields: list[Field] = [
-        (_REQUESTS, dump_fields(_request(item, numbers))) for item in verification_requests(evidence)
+        (_REQUESTS, dump_fields(_request(item, numbers)))
+        for item in verification_requests(evidence)
     ]
     return dump_fields([*fields, *((_POLICY_IDS, policy.encode()) for policy in policy_ids)])
 

@@ -97,22 +97,22 @@ def verification_requests(evidence: CocoEvidence) -> list[dict[str, Json]]:
     Raises:
         UntrustedPeerError: runtime data or additional evidence is not a JSON object.
     """
+    cpu: dict[str, Json] = {
+        "tee": evidence.tee_type,
+        "evidence": dump_base64url(evidence.aa_evidence),
+        "runtime_data": {"structured": runtime_claims(evidence)},
+        "init_data": None,
+        "runtime_data_hash_algorithm": _algorithm(evidence),
+    }
+    unbound: dict[str, Json] = {
+        "runtime_data": None,
+        "init_data": None,
+        "runtime_data_hash_algorithm": None,
+    }
     return [
-        {
-            "tee": evidence.tee_type,
-            "evidence": dump_base64url(evidence.aa_evidence),
-            "runtime_data": {"structured": runtime_claims(evidence)},
-            "init_data": None,
-            "runtime_data_hash_algorithm": _algorithm(evidence),
-        },
+        cpu,
         *(
-            {
-                "tee": tee,
-                "evidence": dump_base64url(dump_json(item)),
-                "runtime_data": None,
-                "init_data": None,
-                "runtime_data_hash_algorithm": None,
-            }
+            {"tee": tee, "evidence": dump_base64url(dump_json(item)), **unbound}
             for tee, item in further_devices(evidence).items()
         ),
     ]

@@ -155,9 +155,11 @@ async def fetch_resource(
         nonce = parse_nonce(answer)
     except ValueError as exc:
         raise _bad_answer("/auth", exc) from exc
-    body = attest_body(
-        version, nonce, tee_key, await _evidence(attester, tee, version, nonce, tee_key)
-    )
+    evidence = await _evidence(attester, tee, version, nonce, tee_key)
+    try:
+        body = attest_body(version, nonce, tee_key, evidence)
+    except ValueError as exc:
+        raise EvidenceError(f"the evidence is no JSON object, as the broker wants: {exc}") from exc
     try:
         parse_token(await connection.call("POST", "/attest", body))
         # The session's cookie stands for the token from here on.

@@ -85,7 +85,9 @@ def _guest(name: str, tdx: Json) -> TokenGuest:
         raise malformed(f"{_LOG} is not a list of at most {MAX_ENTRIES} entries")
     entries = tuple(_entry(entry) for entry in log)
     for number, register in replay(entries).items():
-        if not hmac.compare_digest(register.hex().encode(), fields[f"rtmr_{number}"].encode("utf-8", "surrogatepass")):
+        if not hmac.compare_digest(
+            register.hex().encode(), fields[f"rtmr_{number}"].encode("utf-8", "surrogatepass")
+        ):
             raise UntrustedPeerError(
                 f"the event log in the token does not replay to its rtmr_{number}",
                 code=ErrorCode.EVENT_LOG_MISMATCH,

@@ -14,19 +14,22 @@ from typing import TYPE_CHECKING
 
 from tng.attest.binding import canonical_json
 from tng.attest.checks import Findings, Step
+from tng.attest.evidence import runtime_data_of
+from tng.attest.ita_json import dump_nonce_text
 from tng.attest.strict_json import parse_object, same_json
 from tng.attest.user_data import CHALLENGE_CLAIM
 from tng.errors import ErrorCode, RemoteProtocolError
+from tng.wire.ita_evidence import ItaEvidence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tng.attest.evidence import Evidence
     from tng.attest.strict_json import Json
-    from tng.wire.dice import CocoEvidence
 
 
 def check_certificate_claims(
-    evidence: CocoEvidence, expected: Mapping[str, Json], findings: Findings
+    evidence: Evidence, expected: Mapping[str, Json], findings: Findings
 ) -> None:
     """Evidence in a certificate is about the certificate's key.
 
@@ -38,7 +41,7 @@ def check_certificate_claims(
 
 
 def check_statement_claims(
-    evidence: CocoEvidence, expected: Mapping[str, Json], findings: Findings
+    evidence: Evidence, expected: Mapping[str, Json], findings: Findings
 ) -> None:
     """Evidence over OHTTP is about the key beside it, and answers the challenge.
 
@@ -57,19 +60,27 @@ def check_statement_claims(
         canonical = canonical_json(claims)
     except RemoteProtocolError as exc:
         raise findings.refusal(Step.KEY_CLAIM, exc.code, str(exc)) from exc
-    text = evidence.aa_runtime_data.encode("utf-8", "surrogatepass")
-    if not hmac.compare_digest(canonical, text):
-        detail = "aa_runtime_data is not canonical JSON (RFC 8785)"
+    if not hmac.compare_digest(canonical, runtime_data_of(evidence)):
+        detail = "the runtime data is not canonical JSON (RFC 8785)"
         raise findings.refusal(Step.KEY_CLAIM, ErrorCode.EVIDENCE_MALFORMED, detail)
+    if isinstance(evidence, ItaEvidence):
+        _check_nonce(evidence, expected[CHALLENGE_CLAIM], findings)
     _compare(claims, expected, "the peer", findings)
     findings.passed(Step.KEY_CLAIM, f"runtime data has the expected {', '.join(expected)}")
 
 
-def _read(evidence: CocoEvidence, findings: Findings) -> dict[str, Json]:
+def _check_nonce(evidence: ItaEvidence, challenge: Json, findings: Findings) -> None:
+    """The service looks at the nonce beside the quote: it must be the one we asked it for."""
+    if evidence.nonce is None or dump_nonce_text(evidence.nonce) != challenge:
+        detail = "the nonce beside the evidence is not the challenge that was given"
+        raise findings.refusal(Step.KEY_CLAIM, ErrorCode.BINDING_MISMATCH, detail)
+
+
+def _read(evidence: Evidence, findings: Findings) -> dict[str, Json]:
     try:
-        return parse_object(evidence.aa_runtime_data.encode("utf-8", "surrogatepass"))
+        return parse_object(runtime_data_of(evidence))
     except ValueError as exc:
-        detail = f"aa_runtime_data is not a JSON object: {exc}"
+        detail = f"the runtime data is not a JSON object: {exc}"
         raise findings.refusal(Step.KEY_CLAIM, ErrorCode.EVIDENCE_MALFORMED, detail) from exc
 
 

@@ -5,10 +5,9 @@ Sections in, a verifier out; nothing is connected yet.  Several sections mean an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from tng import __version__
-from tng.attest.appraiser.trustee_rest import TrusteeRestAppraiser
+from tng.attest.appraiser.factory import make_appraiser
 from tng.attest.verifier.anchors import FetchedAnchors, PinnedAnchors, load_pinned
 from tng.attest.verifier.any_of import AnyOfVerifier
 from tng.attest.verifier.trustee import TrusteeRules, TrusteeVerifier
@@ -16,30 +15,31 @@ from tng.errors import ConfigError
 
 if TYPE_CHECKING:
     from tng.attest.appraiser.base import Appraiser
+    from tng.attest.tdx.collateral_settings import CollateralSettings
     from tng.attest.verifier.base import StatementVerifier
     from tng.clock import Clock
     from tng.config.model import Verify
 
-USER_AGENT: Final = f"tng-gateway/{__version__}"
-"""What attestation services see of us."""
 
-
-def make_any_verifier(sections: tuple[Verify, ...], clock: Clock) -> StatementVerifier:
+def make_any_verifier(
+    sections: tuple[Verify, ...], clock: Clock, collateral: CollateralSettings | None = None
+) -> StatementVerifier:
     """The verifier for all `verify` sections of an entry: a peer must satisfy any one of them.
 
     Args:
         sections: 1 or more, in the order in which they are tried.
         clock: the time of day.
+        collateral: where the builtin service has it from; None for Intel's own service.
 
     Raises:
         ConfigError: one of them cannot be served (see `make_verifier`); all such are named.
     """
     if len(sections) == 1:
-        return make_verifier(sections[0], clock)
+        return make_verifier(sections[0], clock, collateral)
     verifiers, problems = [], []
     for index, section in enumerate(sections):
         try:
-            verifiers.append(make_verifier(section, clock))
+            verifiers.append(make_verifier(section, clock, collateral))
         except ConfigError as exc:
             problems += [f"verify[{index}]: {problem}" for problem in exc.problems]
     if problems or not verifiers:
@@ -47,22 +47,24 @@ def make_any_verifier(sections: tuple[Verify, ...], clock: Clock) -> StatementVe
     return AnyOfVerifier(verifiers, clock)
 
 
-def make_verifier(verify: Verify, clock: Clock) -> TrusteeVerifier:
+def make_verifier(
+    verify: Verify, clock: Clock, collateral: CollateralSettings | None = None
+) -> TrusteeVerifier:
     """The verifier for one `verify` section.  Nothing is connected yet.
 
+    Args:
+        verify: the section.
+        clock: the time of day.
+        collateral: where the builtin service has it from; None for Intel's own service.
+
     Raises:
-        ConfigError: a pinned certificate cannot be read, there is no source of trust, or the
-            section asks for a kind of service that this version does not know.
+        ConfigError: a file cannot be read, there is no source of trust, or the section asks for a
+            kind of service, or a policy, that this version does not know.
     """
-    if verify.as_provider != "coco" or verify.as_type != "restful":
-        raise ConfigError(
-            [
-                f"verify: expected as_provider coco with as_type restful, "
-                f"got {verify.as_provider} with {verify.as_type}"
-            ]
-        )
     rules = TrusteeRules(verify.model, tuple(verify.policy_ids), verify.allow_simulated)
-    appraiser = _make_appraiser(verify)
+    if (verify.as_provider, verify.as_type) == ("coco", "builtin"):
+        return _make_builtin(verify, rules, clock, collateral)
+    appraiser = make_appraiser(verify, "verify")
     anchors = _make_anchors(verify, appraiser)
     # A passport is checked against pinned certificates alone: no service is needed then.
     is_asked = rules.model == "background_check" or isinstance(anchors, FetchedAnchors)
@@ -71,11 +73,16 @@ def make_verifier(verify: Verify, clock: Clock) -> TrusteeVerifier:
     return TrusteeVerifier(rules, appraiser if is_asked else None, anchors, clock)
 
 
-def _make_appraiser(verify: Verify) -> TrusteeRestAppraiser | None:
-    if verify.as_addr is None:
-        return None
-    headers = {name: value.reveal() for name, value in verify.as_headers.items()}
-    return TrusteeRestAppraiser(verify.as_addr, headers, user_agent=USER_AGENT)
+def _make_builtin(
+    verify: Verify, rules: TrusteeRules, clock: Clock, collateral: CollateralSettings | None
+) -> TrusteeVerifier:
+    """The judge that asks nobody: its own service, trusted by its own certificate alone."""
+    if rules.model != "background_check":
+        raise ConfigError(["verify.as_type: a builtin attestation service gives out no passports"])
+    from tng.attest.appraiser.builtin_factory import make_builtin
+
+    appraiser, anchor = make_builtin(verify, clock, collateral)
+    return TrusteeVerifier(rules, appraiser, PinnedAnchors([anchor]), clock)
 
 
 def _make_anchors(
@@ -88,4 +95,11 @@ def _make_anchors(
         return load_pinned(verify.trusted_certs_paths)
     if appraiser is None:
         raise ConfigError(["verify: expected as_addr or trusted_certs_paths, got neither"])
+    if verify.as_type == "grpc":
+        raise ConfigError(
+            [
+                "verify.trusted_certs_paths: required key is missing with as_type grpc: over gRPC "
+                "a service publishes no certificate of its signer"
+            ]
+        )
     return FetchedAnchors(appraiser)

@@ -10,13 +10,16 @@ is ever logged; a key that comes out has the public key that belongs to it.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from tng.attest.evidence import CocoToken
+from tng.attest.evidence import COCO, PROVIDERS, Evidence, Token, make_token
+from tng.attest.ita_json import dump_ita_object, parse_ita_object
 from tng.attest.statement import Statement
 from tng.attest.statement_source import Passport
+from tng.attest.strict_json import parse_json
 from tng.attest.user_data import claims_of, parse_user_data
 from tng.errors import RemoteProtocolError
 from tng.gateway.workers.messages import dump_octets, member, number, octets
@@ -37,10 +40,11 @@ def dump_statement(statement: Statement) -> Fields:
     """What a peer showed, and what it has to be about."""
     shown = statement.shown
     fields: Fields = {"about": claims_of(statement.about)}
-    if isinstance(shown, CocoToken):
+    if isinstance(shown, Token):
         fields["token"] = dump_octets(shown.text.encode(*_TEXT))
+        fields["provider"] = shown.provider
     else:
-        fields["evidence"] = dump_coco(shown)
+        fields["evidence"] = dump_evidence(shown)
     return fields
 
 
@@ -52,12 +56,14 @@ def parse_statement(fields: Mapping[str, Json]) -> Statement:
     """
     about = parse_user_data(member(fields, "about", dict))
     if "token" in fields:
-        return Statement(CocoToken(_text(fields, "token")), about)
-    return Statement(parse_coco(member(fields, "evidence", dict)), about)
+        return Statement(make_token(_text(fields, "token"), _provider(fields)), about)
+    return Statement(parse_evidence(member(fields, "evidence", dict)), about)
 
 
-def dump_coco(evidence: CocoEvidence) -> Fields:
+def dump_evidence(evidence: Evidence) -> Fields:
     """Evidence; it may be a peer's that is not judged yet."""
+    if not isinstance(evidence, CocoEvidence):
+        return {"ita": dump_octets(json.dumps(dump_ita_object(evidence)).encode())}
     additional = evidence.aa_additional_evidence
     return {
         "tee": dump_octets(evidence.tee_type.encode(*_TEXT)),
@@ -68,12 +74,17 @@ def dump_coco(evidence: CocoEvidence) -> Fields:
     }
 
 
-def parse_coco(fields: Mapping[str, Json]) -> CocoEvidence:
-    """The evidence that `dump_coco` was given.
+def parse_evidence(fields: Mapping[str, Json]) -> Evidence:
+    """The evidence that `dump_evidence` was given.
 
     Raises:
         RemoteProtocolError: not such fields.
     """
+    if "ita" in fields:
+        try:
+            return parse_ita_object(parse_json(octets(fields, "ita")))
+        except ValueError as exc:
+            raise _unfit("evidence that is no JSON") from exc
     try:
         algorithm = HashAlgorithm(member(fields, "hash", int))
     except ValueError as exc:
@@ -89,7 +100,11 @@ def parse_coco(fields: Mapping[str, Json]) -> CocoEvidence:
 
 def dump_passport(passport: Passport) -> Fields:
     """A token about one of our keys."""
-    return {"token": dump_octets(passport.token.encode()), "expires_at": passport.expires_at}
+    return {
+        "token": dump_octets(passport.token.encode()),
+        "expires_at": passport.expires_at,
+        "provider": passport.provider,
+    }
 
 
 def parse_passport(fields: Mapping[str, Json]) -> Passport:
@@ -98,7 +113,7 @@ def parse_passport(fields: Mapping[str, Json]) -> Passport:
     Raises:
         RemoteProtocolError: not such fields.
     """
-    return Passport(_text(fields, "token"), number(fields, "expires_at"))
+    return Passport(_text(fields, "token"), number(fields, "expires_at"), _provider(fields))
 
 
 def dump_keyring(keyring: Keyring) -> list[Json]:
@@ -144,6 +159,13 @@ def _parse_key(fields: Json) -> Key:
         number(fields, "stale_at"),
         number(fields, "expire_at"),
     )
+
+
+def _provider(fields: Mapping[str, Json]) -> str:
+    provider = fields.get("provider", COCO)
+    if not isinstance(provider, str) or provider not in PROVIDERS:
+        raise _unfit("unknown provider")
+    return provider
 
 
 def _text(fields: Mapping[str, Json], name: str) -> str:

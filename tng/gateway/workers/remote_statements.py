@@ -15,12 +15,12 @@ import trio
 from tng.attest.statement_source import Passport, StatementSource
 from tng.attest.user_data import UserData, claims_of
 from tng.gateway.workers.messages import member
-from tng.gateway.workers.ohttp_messages import parse_coco, parse_passport
+from tng.gateway.workers.ohttp_messages import parse_evidence, parse_passport
 from tng.gateway.workers.remote import ask_for_evidence
 
 if TYPE_CHECKING:
+    from tng.attest.evidence import Evidence
     from tng.gateway.workers.link import Link
-    from tng.wire.dice import CocoEvidence
 
 
 class RemoteStatements(StatementSource):
@@ -42,11 +42,11 @@ class RemoteStatements(StatementSource):
         """See `StatementSource.model`."""
         return self._model
 
-    async def evidence(self, user_data: UserData) -> CocoEvidence:
+    async def evidence(self, user_data: UserData) -> Evidence:
         """See `StatementSource.evidence`."""
         about = claims_of(user_data)
         answer = await ask_for_evidence(self._link, "evidence", self._path, about=about)
-        return parse_coco(member(answer, "evidence", dict))
+        return parse_evidence(member(answer, "evidence", dict))
 
     async def passport(self, user_data: UserData) -> Passport:
         """See `StatementSource.passport`; the supervisor may have made it for another worker."""

@@ -28,7 +28,7 @@ from tng.gateway.workers.messages import (
     member,
     octets,
 )
-from tng.gateway.workers.ohttp_messages import dump_coco, dump_passport, parse_statement
+from tng.gateway.workers.ohttp_messages import dump_evidence, dump_passport, parse_statement
 from tng.gateway.workers.sections import path_of
 from tng.gateway.workers.shared_keys import SharedKeys
 from tng.tunnel.ohttp.statements import LIFE_LEFT_S
@@ -137,7 +137,7 @@ class SharedStatements:
     async def answer(self, worker: int, question: str, about: UserData) -> Object:
         """Evidence, or a passport; errors as `StatementSource` has them."""
         if question == "evidence":
-            return {"evidence": dump_coco(await self._source.evidence(about))}
+            return {"evidence": dump_evidence(await self._source.evidence(about))}
         return {"passport": dump_passport(await self._passport(worker, about))}
 
     async def _passport(self, worker: int, about: UserData) -> Passport:

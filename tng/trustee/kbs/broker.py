@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tng.attest.kbs.resource_id import ResourceId, make_resource_id
-from tng.errors import TngError
 from tng.trustee.decisions import Act, Decided, Decision
 from tng.trustee.kbs.handshake import auth_answer, parse_attest, parse_auth
 from tng.trustee.kbs.sessions import Session, Sessions, take_nonce
-from tng.trustee.problems import ProblemCode, TrusteeRequestError, problem_of
+from tng.trustee.problems import ProblemCode, TrusteeRequestError
 
 if TYPE_CHECKING:
     from tng.clock import Clock
@@ -93,13 +92,7 @@ class KeyBroker:
         """
         session = self._sessions.find(name, self._now())
         if session.token is None:
-            try:
-                token = await self._judge(session, body, client)
-            except TngError:
-                # Its nonce is spent; the client begins again.
-                self._sessions.end(name)
-                raise
-            session.token = token
+            session.token = await self._judge(session, body, client)
         return json.dumps({"token": session.token}, separators=(",", ":")).encode("ascii")
 
     async def resource(self, name: str, token: str, path: ResourceId, client: str) -> bytes:
@@ -114,20 +107,11 @@ class KeyBroker:
         Raises:
             TrusteeRequestError: not for this machine, and why (401, 403, 404).
         """
-        if not self.parts.gate.is_open:
-            # Without an administrator, whoever is on this machine may set appraisal policies.
-            raise TrusteeRequestError(
-                "resources are off: the service was started without --admin-key",
-                ProblemCode.KBS_POLICY,
-            )
-        if not token:
-            session = self._sessions.find(name, self._now())
-            if session.token is None:
-                raise TrusteeRequestError(
-                    "nothing was attested in this session; post evidence to /attest first",
-                    ProblemCode.KBS_SESSION,
-                )
-            token = session.token
+        try:
+            token = self._token(name, token)
+        except TrusteeRequestError as exc:
+            self._record(Act.RELEASE, "", str(path), exc.problem, client)
+            raise
         return await self.parts.releaser.release(token, path, client)
 
     def require_admin(self, authorization: str, target: str, client: str) -> None:
@@ -150,19 +134,35 @@ class KeyBroker:
         self._record(Act.ADMINISTER, "admin", target, "", client)
 
     async def _judge(self, session: Session, body: bytes, client: str) -> str:
-        subject = ""
+        request = parse_attest(body, session.nonce, session.tee, session.version)
+        subject = request.tee_key.thumbprint
         try:
-            request = parse_attest(body, session.nonce, session.tee, session.version)
             # The old form does not repeat the nonce; the evidence is bound to it all the same.
             take_nonce(session, session.nonce if request.nonce is None else request.nonce)
-            subject = request.tee_key.thumbprint
-            token = await self.parts.attestation.appraise(request.appraisal)
-        except TngError as exc:
-            code = problem_of(exc).code
-            self._record(Act.APPRAISE, subject, f"handshake tee={session.tee}", code, client)
+        except TrusteeRequestError as exc:
+            self._record(Act.APPRAISE, subject, f"evidence of {session.tee}", exc.problem, client)
             raise
-        self._record(Act.APPRAISE, subject, f"handshake tee={session.tee}", "", client)
-        return token
+        return await self.parts.attestation.appraise(
+            request.appraisal, subject=subject, client=client
+        )
+
+    def _token(self, name: str, token: str) -> str:
+        """The token that speaks for who asks: the one shown, or the session's."""
+        if not self.parts.gate.is_open:
+            # Without an administrator, whoever is on this machine may set appraisal policies.
+            raise TrusteeRequestError(
+                "resources are off: the service was started without --admin-key",
+                ProblemCode.KBS_POLICY,
+            )
+        if token:
+            return token
+        session = self._sessions.find(name, self._now())
+        if session.token is None:
+            raise TrusteeRequestError(
+                "nothing was attested in this session; post evidence to /attest first",
+                ProblemCode.KBS_SESSION,
+            )
+        return session.token
 
     def _record(self, act: Act, subject: str, target: str, code: str, client: str) -> None:
         now = self._now()

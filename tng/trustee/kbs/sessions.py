@@ -1,7 +1,7 @@
 """Sessions of the handshake: a nonce that was given out, and what came of it.
 
-`open` gives a session, `begin` takes its nonce for one attempt, `finish` keeps the token.  In
-memory: a restart ends every session, and clients begin again.
+`open` makes a session, `take_nonce` takes its nonce for one attempt, `token` keeps what came of
+it.  In memory: a restart ends every session, and clients begin again.
 
 Invariants: a nonce is taken once, whatever comes of it; a session lives at most `LIFETIME_S`; at
 most `MAX_SESSIONS` exist, of which new ones push out the oldest that nobody has attested with.
@@ -96,10 +96,6 @@ class Sessions:
             self._sessions.pop(_key(name), None)
             raise _refused("there is no such session, or it has ended; begin again with /auth")
         return session
-
-    def end(self, name: str) -> None:
-        """Forget a session."""
-        self._sessions.pop(_key(name), None)
 
     def _make_room(self, now: float) -> None:
         if len(self._sessions) < self._limit:

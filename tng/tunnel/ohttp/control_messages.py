@@ -12,22 +12,21 @@ from __future__ import annotations
 
 import enum
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from tng.attest.evidence import CocoToken
+from tng.attest.evidence import COCO, Evidence, Shown, Token, provider_of
 from tng.attest.evidence_json import (
-    COCO,
     dump_evidence_object,
     parse_evidence_object,
     parse_token_text,
-    require_coco,
+    read_provider,
 )
 from tng.attest.strict_json import Json, parse_object
 from tng.attest.user_data import ServerUserData, parse_key_config
 from tng.errors import RemoteProtocolError
 from tng.tunnel.ohttp.problems import OhttpError, Problem
-from tng.wire.dice import CocoEvidence
 
 MAX_BODY: Final = 4 * 1024 * 1024
 """Octets of a body of the control API: the evidence of a TEE with eight GPUs fits."""
@@ -74,11 +73,18 @@ class KeyConfigAnswer:
     """
 
     key: ServerUserData
-    statement: CocoEvidence | CocoToken | None
+    statement: Shown | None
 
 
-def parse_wanted(body: bytes, content_type: bytes | None) -> Wanted:
+def parse_wanted(
+    body: bytes, content_type: bytes | None, providers: Sequence[str] = (COCO,)
+) -> Wanted:
     """What a key-config request asks for.
+
+    Args:
+        body: of the request.
+        content_type: of the request, if it has one.
+        providers: whose statements can be shown; a client may propose several.
 
     Raises:
         OhttpError: InvalidRequestPayload.
@@ -87,7 +93,7 @@ def parse_wanted(body: bytes, content_type: bytes | None) -> Wanted:
         return Wanted(None)
     request = _request_object(body, content_type)
     if "attest_request" in request:
-        return _cohere_wanted(request["attest_request"])
+        return _cohere_wanted(request["attest_request"], providers)
     wanted = request.get("attestation_request")
     if wanted is None:
         return Wanted(None)
@@ -105,7 +111,7 @@ def dump_wanted(model: str | None, challenge: str | None) -> bytes:
 
 
 def dump_key_config_answer(
-    key: ServerUserData, statement: CocoEvidence | CocoToken | None, wanted: Wanted
+    key: ServerUserData, statement: Shown | None, wanted: Wanted
 ) -> bytes:
     """The answer to a key-config request, readable in both dialects."""
     answer: dict[str, object] = {
@@ -128,7 +134,7 @@ def parse_key_config_answer(body: bytes) -> KeyConfigAnswer:
     return KeyConfigAnswer(key, _statement(answer.get("attestation_info")))
 
 
-def parse_evidence_request(body: bytes, content_type: bytes | None) -> CocoEvidence:
+def parse_evidence_request(body: bytes, content_type: bytes | None) -> Evidence:
     """The client's evidence in a request to `/tng/background-check/verify`.
 
     Raises:
@@ -136,15 +142,17 @@ def parse_evidence_request(body: bytes, content_type: bytes | None) -> CocoEvide
     """
     request = _request_object(body, content_type or b"application/json")
     try:
-        require_coco(request.get("aa_provider"), "aa_provider")
-        return parse_evidence_object(request.get("evidence"))
+        provider = read_provider(request.get("aa_provider"), "aa_provider")
+        return parse_evidence_object(request.get("evidence"), provider)
     except RemoteProtocolError as exc:
         raise OhttpError(Problem.INVALID_REQUEST_PAYLOAD, str(exc)) from exc
 
 
-def dump_evidence_request(evidence: CocoEvidence) -> bytes:
+def dump_evidence_request(evidence: Evidence) -> bytes:
     """The request of our own ingress to `/tng/background-check/verify`."""
-    return json.dumps({"evidence": dump_evidence_object(evidence), "aa_provider": COCO}).encode()
+    return json.dumps(
+        {"evidence": dump_evidence_object(evidence), "aa_provider": provider_of(evidence)}
+    ).encode()
 
 
 def dump_challenge_answer(challenge: str) -> bytes:
@@ -164,20 +172,20 @@ def parse_challenge_answer(body: bytes) -> str:
     return challenge
 
 
-def dump_token_answer(token: str) -> bytes:
+def dump_token_answer(token: str, provider: str = COCO) -> bytes:
     """The answer of `/tng/background-check/verify`."""
-    return json.dumps({"attestation_result": token, "as_provider": COCO}).encode()
+    return json.dumps({"attestation_result": token, "as_provider": provider}).encode()
 
 
-def parse_token_answer(body: bytes) -> str:
+def parse_token_answer(body: bytes) -> Token:
     """The token in an answer of `/tng/background-check/verify`.
 
     Raises:
         RemoteProtocolError: there is none.
     """
     answer = _answer_object(body)
-    require_coco(answer.get("as_provider"), "as_provider")
-    return parse_token_text(answer.get("attestation_result")).text
+    provider = read_provider(answer.get("as_provider"), "as_provider")
+    return parse_token_text(answer.get("attestation_result"), provider)
 
 
 def _request_object(body: bytes, content_type: bytes) -> dict[str, Json]:
@@ -213,34 +221,36 @@ def _wanted(wanted: Json, *, is_cohere: bool) -> Wanted:
     raise OhttpError(Problem.INVALID_REQUEST_PAYLOAD, "expected model background_check or passport")
 
 
-def _cohere_wanted(request: Json) -> Wanted:
+def _cohere_wanted(request: Json, providers: Sequence[str]) -> Wanted:
     proposals = request.get("proposals") if isinstance(request, dict) else None
     if not isinstance(proposals, list):
         raise OhttpError(Problem.INVALID_REQUEST_PAYLOAD, "attest_request has no list proposals")
     for proposal in proposals:
-        if isinstance(proposal, dict) and proposal.get("provider", COCO) == COCO:
+        if isinstance(proposal, dict) and proposal.get("provider", COCO) in providers:
             return _wanted(proposal, is_cohere=True)
     return Wanted(None, is_cohere=True, is_unservable=bool(proposals))
 
 
-def _attestation_info(statement: CocoEvidence | CocoToken | None) -> object:
+def _attestation_info(statement: Shown | None) -> object:
     if statement is None:
         return None
-    if isinstance(statement, CocoToken):
-        return {"model": "passport", "attestation_result": statement.text, "as_provider": COCO}
+    provider = provider_of(statement)
+    if isinstance(statement, Token):
+        return {"model": "passport", "attestation_result": statement.text, "as_provider": provider}
     return {
         "model": "background_check",
         "evidence": dump_evidence_object(statement),
-        "aa_provider": COCO,
+        "aa_provider": provider,
     }
 
 
-def _attest_response(statement: CocoEvidence | CocoToken | None, wanted: Wanted) -> object:
-    if isinstance(statement, CocoToken):
-        return {"Ok": {"passport": {"provider": COCO, "token": statement.text}}}
+def _attest_response(statement: Shown | None, wanted: Wanted) -> object:
     if statement is not None:
+        provider = provider_of(statement)
+        if isinstance(statement, Token):
+            return {"Ok": {"passport": {"provider": provider, "token": statement.text}}}
         evidence = dump_evidence_object(statement)
-        return {"Ok": {"background_check": {"provider": COCO, "evidence": evidence}}}
+        return {"Ok": {"background_check": {"provider": provider, "evidence": evidence}}}
     if wanted.is_unservable:
         return {"Err": "no_compatible_proposal"}
     return {"Err": "not_configured"} if wanted.model else _NO_ATTESTATION
@@ -253,9 +263,9 @@ def _statement(info: Json) -> CocoEvidence | CocoToken | None:
         raise RemoteProtocolError("attestation_info is not an object")
     match info.get("model"):
         case "passport":
-            require_coco(info.get("as_provider"), "as_provider")
-            return parse_token_text(info.get("attestation_result"))
+            provider = read_provider(info.get("as_provider"), "as_provider")
+            return parse_token_text(info.get("attestation_result"), provider)
         case "background_check":
-            require_coco(info.get("aa_provider"), "aa_provider")
-            return parse_evidence_object(info.get("evidence"))
+            provider = read_provider(info.get("aa_provider"), "aa_provider")
+            return parse_evidence_object(info.get("evidence"), provider)
     raise RemoteProtocolError("attestation_info has neither model passport nor background_check")

@@ -116,7 +116,7 @@ class KeyFetcher:
             config, suite = choose(configs)
         except RemoteProtocolError as exc:
             raise OhttpError(Problem.SELECT_CONFIGURATION_FAILED, f"{url.endpoint}: {exc}") from exc
-        attested = AttestedKey(credential.token, credential.public) if credential else None
+        attested = _attested(credential) if credential else None
         metadata = Metadata(config.public_key, attested, is_anonymous=attested is None)
         renew_at, ends_at = life_of(
             self._clock.now(),
@@ -157,12 +157,14 @@ class KeyFetcher:
         public = private.public_key().public_bytes_raw()
         if self._source.model == "passport":
             passport = await self._bridge.ask(self._source.passport, ClientUserData(public))
-            return ClientCredential(private, public, passport.token, passport.expires_at)
+            token, ends = passport.token, passport.expires_at
+            return ClientCredential(private, public, token, ends, passport.provider)
         challenge = parse_challenge_answer(await self._call(url, Api.CHALLENGE, b""))
         evidence = await self._bridge.ask(self._source.evidence, ClientUserData(public, challenge))
         body = await self._call(url, Api.VERIFY, dump_evidence_request(evidence))
-        token = parse_token_answer(body)
-        return ClientCredential(private, public, token, read_expiry(token))
+        given = parse_token_answer(body)
+        ends = read_expiry(given.text)
+        return ClientCredential(private, public, given.text, ends, given.provider)
 
     async def _call(self, url: OuterUrl, api: Api, body: bytes) -> bytes:
         """The answer to one call of the control API.
@@ -202,6 +204,10 @@ class KeyFetcher:
             raise
         self._outer.put(url.endpoint, upstream)
         return head.status, answer
+
+
+def _attested(credential: ClientCredential) -> AttestedKey:
+    return AttestedKey(credential.token, credential.public, credential.provider)
 
 
 def _decode(text: str) -> bytes:

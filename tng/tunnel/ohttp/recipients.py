@@ -62,12 +62,14 @@ class ClientCredential:
         public: its public key, 32 octets.
         token: the attestation service's token; never logged.
         expires: Unix time in seconds at which it ends.
+        provider: whose service that is.
     """
 
     private: X25519PrivateKey
     public: bytes
     token: str
     expires: float
+    provider: str = "coco"
 
     def __repr__(self) -> str:
         return f"ClientCredential(public={self.public.hex()[:16]})"

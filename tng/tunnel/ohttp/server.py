@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tng import __version__
-from tng.attest.evidence import CocoToken
-from tng.attest.evidence_json import COCO
+from tng.attest.evidence import PROVIDERS, Evidence, make_token, provider_of
 from tng.attest.statement import Statement
 from tng.attest.user_data import ClientUserData, ServerUserData, read_user_data
 from tng.attest.verifier.base import StatementVerifier
@@ -49,7 +48,6 @@ from tng.tunnel.ohttp.problems import OhttpError, Problem
 from tng.tunnel.ohttp.replay import Replays
 from tng.tunnel.ohttp.statements import KeyStatements
 from tng.verdict import NoRa
-from tng.wire.dice import CocoEvidence
 from tng.wire.http1_head import Fields
 from tng.wire.ohttp_keys import ADVERTISED_SUITES, KeyConfig, dump_key_config_list
 from tng.wire.ohttp_metadata import Metadata
@@ -149,7 +147,8 @@ class OhttpServer:
         await client.send(writer.start(200, fields) + writer.data(body) + writer.end([]))
 
     async def _key_config(self, request: Request, body: bytes) -> bytes:
-        wanted = parse_wanted(body, _content_type(request.head.fields))
+        content_type = _content_type(request.head.fields)
+        wanted = parse_wanted(body, content_type, self._statements.providers)
         key = self._keys.keyring.active(self._clock.now())
         if key is None:
             raise OhttpError(
@@ -178,7 +177,7 @@ class OhttpServer:
             raise OhttpError(Problem.INVALID_REQUEST_PAYLOAD, str(exc), code=exc.code) from exc
         except TngError as exc:
             raise OhttpError(Problem.EVIDENCE_FAILED, str(exc), code=exc.code) from exc
-        return dump_token_answer(peer.token)
+        return dump_token_answer(peer.token, provider_of(evidence))
 
     def _background_verifier(self, problem: Problem) -> StatementVerifier:
         verifier = self._judge.verifier
@@ -223,11 +222,13 @@ class OhttpServer:
                 Problem.METADATA_VALIDATE_ERROR,
                 "this egress verifies its clients, and this one shows no attestation token",
             )
-        if shown.provider != COCO:
+        if shown.provider not in PROVIDERS:
             raise OhttpError(
-                Problem.METADATA_VALIDATE_ERROR, f"expected a token of provider {COCO}"
+                Problem.METADATA_VALIDATE_ERROR,
+                f"expected a token of provider {' or '.join(sorted(PROVIDERS))}",
             )
-        statement = Statement(CocoToken(shown.token), ClientUserData(shown.public_key))
+        token = make_token(shown.token, shown.provider)
+        statement = Statement(token, ClientUserData(shown.public_key))
         known = verifier.judged_statement_nowait(statement)
         if known is not None:
             return known
@@ -300,7 +301,7 @@ def _late_metadata() -> OhttpError:
     )
 
 
-def _clients_statement(evidence: CocoEvidence) -> Statement:
+def _clients_statement(evidence: Evidence) -> Statement:
     statement = Statement(evidence, read_user_data(evidence))
     if not statement.is_clients:
         raise RemoteProtocolError("the evidence is about a server's key, not a client's")

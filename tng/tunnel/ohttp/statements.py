@@ -13,14 +13,13 @@ from typing import Final
 
 import trio
 
-from tng.attest.evidence import CocoToken
+from tng.attest.evidence import COCO, Shown, make_token
 from tng.attest.statement_source import Passport, StatementSource
 from tng.attest.user_data import ServerUserData, with_challenge
 from tng.clock import Clock
 from tng.errors import TngError
 from tng.tunnel.ohttp.control_messages import Wanted
 from tng.tunnel.ohttp.problems import OhttpError, Problem
-from tng.wire.dice import CocoEvidence
 
 LIFE_LEFT_S: Final = 30.0
 """Seconds that a kept token must still be good for."""
@@ -49,7 +48,12 @@ class KeyStatements:
         """Whether there is anything to show."""
         return self._source is not None
 
-    async def make(self, key: ServerUserData, wanted: Wanted) -> CocoEvidence | CocoToken | None:
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Whose services judge what is shown."""
+        return (COCO,) if self._source is None else (self._source.provider,)
+
+    async def make(self, key: ServerUserData, wanted: Wanted) -> Shown | None:
         """What is shown to a client that wants this; None where nothing is asked or configured.
 
         Raises:
@@ -65,7 +69,8 @@ class KeyStatements:
             )
         try:
             if wanted.model == "passport":
-                return CocoToken((await self._passport(self._source, key)).token)
+                passport = await self._passport(self._source, key)
+                return make_token(passport.token, passport.provider)
             if wanted.challenge is None:
                 raise AssertionError("a background check has a challenge")
             return await self._source.evidence(with_challenge(key, wanted.challenge))

@@ -19,7 +19,6 @@ import heapq
 import itertools
 import logging
 import math
-import socket
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -30,7 +29,7 @@ from aioquic.quic.packet import QuicHeader, pull_quic_header
 from tng.tunnel.quic.connection import CONNECTION_ID_OCTETS
 from tng.tunnel.quic.memory import release_memory
 from tng.tunnel.quic.session import Session
-from tng.tunnel.quic.sockets import LARGEST_READ, Address
+from tng.tunnel.quic.sockets import LARGEST_READ, Address, PacketSocket
 
 if TYPE_CHECKING:
     from tng.tunnel.quic.connection import DatagramConnection
@@ -60,7 +59,7 @@ class QuicPort:
         admit: takes packets of unknown peers; None to ignore them.
     """
 
-    def __init__(self, sock: socket.socket, admit: Admit | None = None) -> None:
+    def __init__(self, sock: PacketSocket, admit: Admit | None = None) -> None:
         self._sock = sock
         self._admit = admit
         self._by_cid: dict[bytes, Session] = {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -38,7 +37,7 @@ from tng.tunnel.quic.connection import (
 from tng.tunnel.quic.judging import credential_for, judge
 from tng.tunnel.quic.port import QuicPort
 from tng.tunnel.quic.session import Session
-from tng.tunnel.quic.sockets import Address, forbid_fragments
+from tng.tunnel.quic.sockets import Address, PacketSocket
 
 if TYPE_CHECKING:
     from tng.attest.credential import Credential
@@ -125,16 +124,15 @@ class QuicServer:
 
     async def run(
         self,
-        sock: socket.socket,
+        sock: PacketSocket,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve until cancelled; peers are told then.
 
         Args:
-            sock: bound, non-blocking; closed at the end.
+            sock: bound, non-blocking, and sending no fragments; closed at the end.
             task_status: told when packets are taken.
         """
-        forbid_fragments(sock)
         self._port = QuicPort(sock, self._admit)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery

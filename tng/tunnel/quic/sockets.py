@@ -1,6 +1,8 @@
 """UDP sockets: large buffers, packets that are never fragmented, and how large those may be.
 
 In: addresses.  Out: non-blocking sockets, and the payload that the path to an address carries.
+A socket here is anything with the few methods of `PacketSocket`: captured datagrams come through one
+that knows more addresses than its own.
 Source: RFC 9000 section 14 (QUIC packets are not fragmented), ip(7), ipv6(7), socket(7).
 """
 
@@ -8,15 +10,69 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from tng.endpoint import Endpoint
 from tng.errors import NetError, StartError
 from tng.tunnel.dialer import literal_address
 from tng.tunnel.quic.connection import SMALLEST_PACKET
 
-Address = tuple[str, int] | tuple[str, int, int, int]
-"""A socket address, as `sendto` takes it."""
+
+class CapturedPeer(NamedTuple):
+    """A peer whose datagrams were on their way to another address than ours.
+
+    Attributes:
+        host: of the peer.
+        port: of the peer.
+        to_host: where they were going; answers come from there.
+        to_port: likewise.
+    """
+
+    host: str
+    port: int
+    to_host: str
+    to_port: int
+
+
+Address = tuple[str, int] | tuple[str, int, int, int] | CapturedPeer
+"""The address of a peer, as the `sendto` of its socket takes it."""
+
+
+class PacketSocket(Protocol):
+    """What is asked of a non-blocking UDP socket; those of the system have it all."""
+
+    def fileno(self) -> int:
+        """The descriptor, which becomes readable."""
+        ...
+
+    def recvfrom(self, size: int, /) -> tuple[bytes, Address]:
+        """One datagram and who sent it.
+
+        Raises:
+            OSError: there is none, or an earlier one was not delivered.
+        """
+        ...
+
+    def sendto(self, data: bytes, address: Address, /) -> int:
+        """Send one datagram; the octets sent.
+
+        Raises:
+            OSError: it was not sent.
+        """
+        ...
+
+    def getsockname(self) -> tuple[str, int] | tuple[str, int, int, int]:
+        """Where it is bound."""
+        ...
+
+    def setsockopt(self, level: int, name: int, value: int, /) -> None:
+        """As socket(7) says."""
+        ...
+
+    def close(self) -> None:
+        """Close it.  Idempotent."""
+        ...
+
 
 LARGEST_READ: Final = 65_535
 """Octets of the largest UDP datagram."""
@@ -51,11 +107,12 @@ class Path(NamedTuple):
     local: str
 
 
-def make_udp_socket(where: Endpoint) -> socket.socket:
+def make_udp_socket(where: Endpoint, mark: int | None = None) -> socket.socket:
     """A bound, non-blocking UDP socket with a large receive buffer.
 
     Args:
         where: address and port; port 0 for any free one.
+        mark: firewall mark of what it sends (Linux, CAP_NET_ADMIN); None for none.
 
     Raises:
         StartError: the address is in use, forbidden, or not of this machine.
@@ -65,6 +122,8 @@ def make_udp_socket(where: Endpoint) -> socket.socket:
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if mark is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         enlarge(sock)
         sock.setblocking(False)
         sock.bind(address)
@@ -88,8 +147,12 @@ def forbid_fragments(sock: socket.socket) -> None:
         _forbid_fragments(sock)
 
 
-def connect_udp(address: Address) -> socket.socket:
+def connect_udp(address: Address, mark: int | None = None) -> socket.socket:
     """A non-blocking UDP socket that speaks with one peer alone.
+
+    Args:
+        address: of the peer.
+        mark: firewall mark of what it sends (Linux, CAP_NET_ADMIN); None for none.
 
     Raises:
         NetError: there is no way to the address, or no descriptor left.
@@ -99,6 +162,8 @@ def connect_udp(address: Address) -> socket.socket:
     except OSError as exc:
         raise NetError(f"cannot open a UDP socket: {exc.strerror or exc}") from exc
     try:
+        if mark is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         sock.setblocking(False)
         sock.connect(address)
     except OSError as exc:

@@ -1,0 +1,214 @@
+"""The reference and we beside each other: gRPC to one service, and the builtin service in each."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import dataclasses
+import json
+import pathlib
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from stage.agent_over_http import agent_over_http
+from stage.grpc_service import old_service
+from tng.attest.binding import report_data, runtime_data_for
+from tng.attest.certificate import make_certificate
+from tng.attest.evidence import CocoToken, dump_evidence, parse_evidence
+from tng.attest.tdx.simulator.platform import SimulatedPlatform
+from tng.attest.verifier.factory import make_verifier
+from tng.clock import SystemClock
+from tng.config.model import Verify
+from tng.endpoint import Endpoint
+from tng.errors import UntrustedPeerError
+from tng.trustee.attestation import AttestationService
+from tng.trustee.challenge import Challenger
+from tng.trustee.grpc_endpoint import GrpcParts, grpc_endpoint
+from tng.trustee.identity import SignerIdentity, make_identity
+from tng.trustee.policies import Policies
+from tng.trustee.sample_evidence import SampleVerifier
+from tng.trustee.state import StateDirectory
+from tng.wire.dice import CocoEvidence
+
+REFERENCE = pathlib.Path(__file__).resolve().parents[2] / ".reference" / "bin" / "tng"
+
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not REFERENCE.exists(), reason="the reference is not there: tools/reference"
+    ),
+]
+
+BUILTIN = {"model": "background_check", "as_provider": "coco", "as_type": "builtin"}
+
+
+def sample_evidence(data: bytes) -> bytes:
+    text = base64.b64encode(data).decode()
+    return json.dumps({"svn": "1", "report_data": text, "measure_register": "00" * 32}).encode()
+
+
+def tools(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [str(REFERENCE), "tools", "rats-tls", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def generated(folder: pathlib.Path, attest: dict[str, object]) -> x509.Certificate:
+    """The certificate that the reference makes for an `attest` section."""
+    file = folder / "generated.pem"
+    words = ["--attest", json.dumps(attest), "--cert-out", str(file)]
+    made = tools("gen", *words, "--key-out", str(folder / "generated.key"))
+    assert made.returncode == 0, made.stdout + made.stderr
+    return x509.load_pem_x509_certificate(file.read_bytes())
+
+
+def ours(tee: str, evidence: object, *, runtime_data: str | None = None) -> x509.Certificate:
+    """A certificate of ours; `evidence` makes the TEE's words for some report data."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    text = runtime_data_for(spki)
+    said = evidence(report_data((runtime_data or text).encode()))
+    extension = dump_evidence(CocoEvidence(tee, said, None, text))
+    return make_certificate(key, extension, int(SystemClock().now()))
+
+
+def reference_accepts(folder: pathlib.Path, certificate: x509.Certificate, policy: str) -> bool:
+    file = folder / "shown.pem"
+    file.write_bytes(certificate.public_bytes(Encoding.PEM))
+    verify = {**BUILTIN, "attestation_policy": {"type": policy}}
+    said = tools("verify", "--cert", str(file), "--verify", json.dumps(verify))
+    return said.returncode == 0 and "verified OK" in said.stdout
+
+
+async def we_accept(certificate: x509.Certificate, policy: str) -> bool:
+    verify = Verify.model_validate({**BUILTIN, "attestation_policy": {"type": policy}})
+    verifier = make_verifier(verify, SystemClock())
+    try:
+        await verifier.judge(certificate.public_bytes(Encoding.DER), "a peer")
+    except UntrustedPeerError:
+        return False
+    finally:
+        await verifier.aclose()
+    return True
+
+
+@pytest.mark.parametrize(("policy", "is_fine"), [("trust_all", True), ("hardware_only", False)])
+async def test_both_builtin_services_say_the_same_of_sample_evidence(
+    tmp_path: pathlib.Path, policy: str, is_fine: bool
+) -> None:
+    with agent_over_http("sample", sample_evidence) as url:
+        attest = {"model": "background_check", "aa_provider": "coco_asr", "asr_addr": url}
+        theirs = generated(tmp_path, attest)
+    for certificate in (theirs, ours("sample", sample_evidence)):
+        assert await we_accept(certificate, policy) is is_fine
+        assert reference_accepts(tmp_path, certificate, policy) is is_fine
+
+
+async def test_both_refuse_evidence_about_another_key_and_evidence_of_no_hardware(
+    tmp_path: pathlib.Path,
+) -> None:
+    platform = SimulatedPlatform.create(tmp_path / "platform", now=int(SystemClock().now()))
+    for certificate in (
+        ours("sample", sample_evidence, runtime_data="{}"),
+        ours("sample", lambda data: b"{}"),
+        ours("tdx", platform.evidence),
+    ):
+        assert not await we_accept(certificate, "trust_all")
+        assert not reference_accepts(tmp_path, certificate, "trust_all")
+
+
+@dataclasses.dataclass
+class Embedded:
+    """The embedded service behind its gRPC endpoint."""
+
+    port: int
+    identity: SignerIdentity
+
+
+@contextlib.contextmanager
+def embedded(folder: pathlib.Path) -> Iterator[Embedded]:
+    clock = SystemClock()
+    state = StateDirectory.open(folder / "state")
+    identity = make_identity(clock.now())
+    challenger = Challenger(state.challenge_key())
+    verifiers = {"sample": SampleVerifier()}
+    service = AttestationService(identity, challenger, Policies(state), verifiers, clock)
+    parts = GrpcParts(service, challenger, dict, clock, 10)
+    ready, ports = threading.Event(), []
+
+    async def main() -> None:
+        async with grpc_endpoint(Endpoint("127.0.0.1", 0), parts) as port:
+            ports.append(port)
+            loop = asyncio.get_running_loop()
+            loops.append(loop)
+            ready.set()
+            await stop.wait()
+
+    loops: list[asyncio.AbstractEventLoop] = []
+    stop = asyncio.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield Embedded(ports[0], identity)
+    finally:
+        loops[0].call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+def passport(url: str, port: int) -> dict[str, object]:
+    return {
+        "model": "passport",
+        "aa_provider": "coco_asr",
+        "asr_addr": url,
+        "as_provider": "coco",
+        "as_type": "grpc",
+        "as_addr": f"http://127.0.0.1:{port}",
+        "as_headers": {"x-key": "k"},
+        "policy_ids": ["trust_all"],
+    }
+
+
+async def test_the_reference_gets_its_passport_from_our_grpc_endpoint(
+    tmp_path: pathlib.Path,
+) -> None:
+    with embedded(tmp_path) as service, agent_over_http("sample", sample_evidence) as url:
+        certificate = generated(tmp_path, passport(url, service.port))
+    anchor = tmp_path / "ca.pem"
+    anchor.write_bytes(service.identity.ca_pem)
+    section = {"model": "passport", "policy_ids": ["trust_all"]}
+    verify = Verify.model_validate({**section, "trusted_certs_paths": [str(anchor)]})
+    verifier = make_verifier(verify, SystemClock())
+    peer = await verifier.judge(certificate.public_bytes(Encoding.DER), "a peer")
+    assert peer.verdict.tee == "sample"
+    assert peer.verdict.policy_ids == ("trust_all",)
+
+
+async def test_we_fall_back_to_the_older_generation_as_the_reference_does(
+    tmp_path: pathlib.Path,
+) -> None:
+    with old_service("a.b.c") as service, agent_over_http("sample", sample_evidence) as url:
+        certificate = generated(tmp_path, passport(url, service.port))
+        assert _token(certificate) == "a.b.c"
+        theirs = list(service.flat)
+        await service.ask_as_we_do(parse(ours("sample", sample_evidence)))
+        assert set(theirs[0]) == set(service.flat[-1])
+
+
+def _token(certificate: x509.Certificate) -> str:
+    evidence = parse(certificate)
+    assert isinstance(evidence, CocoToken)
+    return evidence.text
+
+
+def parse(certificate: x509.Certificate) -> object:
+    oid = x509.ObjectIdentifier("2.23.133.5.4.9")
+    extension = certificate.extensions.get_extension_for_oid(oid).value
+    return parse_evidence(extension.value)

@@ -1,0 +1,1 @@
+"""Appraisal policies: from verified claims to the eight entries of a trustworthiness vector."""

@@ -1,0 +1,1 @@
+"""Reference values: what measurements should be, from files whose signatures are verified."""
