@@ -30,13 +30,9 @@ def out(**keys: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("config", "path"),
     [
-        (in_(netfilter_udp={}, no_ra=True), "add_ingress[0].netfilter_udp"),
-        (out(netfilter_udp={}, no_ra=True), "add_egress[0].netfilter_udp"),
         (out(**MAPPING, attest={"aa_type": "builtin"}), "add_egress[0].attest.aa_type"),
         (out(**MAPPING, attest={"aa_provider": "ita", **AA}), "add_egress[0].attest.aa_provider"),
         (out(**MAPPING, attest={**AA, "model": "passport", "as_type": "builtin"}), "add_egress[0].attest.as_type"),
-        (in_(**MAPPING, verify={"as_type": "builtin"}), "add_ingress[0].verify.as_type"),
-        (in_(**MAPPING, verify={**AS, "as_type": "grpc"}), "add_ingress[0].verify.as_type"),
         (in_(**MAPPING, verify={"as_provider": "ita"}), "add_ingress[0].verify.as_provider"),
         (in_(**MAPPING, verify={**AS, "verify_signer_transparency": True}), "add_ingress[0].verify.verify_signer_transparency"),
         (in_(**MAPPING, no_ra=True) | {"metric": {"exporters": []}}, "metric"),

@@ -6,7 +6,6 @@ Needs root, `ip` and iptables; nothing here touches the rules of the machine's o
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pathlib
 import shutil
@@ -18,17 +17,10 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from stage.processes import START_TIMEOUT_S, Process, running
+from stage.namespaces import FAR, NEAR, NEEDED, Namespaces, cabled, served
+from stage.processes import START_TIMEOUT_S, Process
 
-MISSING = [tool for tool in ("ip", "iptables-save", "setpriv") if shutil.which(tool) is None]
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
-]
-
-NEAR, FAR = "10.77.0.1", "10.77.0.2"
+pytestmark = NEEDED
 
 SERVER = """
 import socketserver, time
@@ -71,35 +63,12 @@ REFUSED = {"nothing", "ConnectionResetError", "OSError"}
 PORTS = (30001, 30002, 30003, 30010)
 
 
-class Stage:
-    """Two namespaces with a cable between them, and a server in the far one."""
+class Stage(Namespaces):
+    """Two namespaces, and a server in the far one."""
 
     def __init__(self, server: Process, folder: pathlib.Path, near: str, far: str) -> None:
+        super().__init__(folder, near, far)
         self.server = server
-        self.folder = folder
-        self.near = near
-        self.far = far
-        self.path = os.environ["PATH"]
-
-    def run(self, space: str, *command: str) -> str:
-        whole = ["ip", "netns", "exec", space, *command]
-        done = subprocess.run(whole, capture_output=True, text=True, check=True, timeout=20)
-        return done.stdout
-
-    def rules(self, space: str) -> list[str]:
-        """Everything that could be left behind; counters and dates are none."""
-        found = []
-        for command in (
-            ["iptables-nft-save"],
-            ["iptables-legacy-save"],
-            ["ip", "-4", "rule", "show"],
-            ["ip", "-4", "route", "show", "table", "all"],
-        ):
-            if shutil.which(command[0]) is not None:
-                text = self.run(space, *command)
-                found += [x for x in text.splitlines() if not x.startswith(("#", ":", "*", "COM"))]
-                found += [x for x in text.splitlines() if x.startswith(":TNG")]
-        return found
 
     def ask(
         self,
@@ -124,27 +93,6 @@ class Stage:
         command = [*before, "ip", "netns", "exec", space, *program]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
-    @contextlib.contextmanager
-    def launched(
-        self,
-        space: str,
-        name: str,
-        config: dict[str, object],
-        *more: str,
-        before: Sequence[str] = (),
-    ) -> Iterator[Process]:
-        """A gateway; ready when the block begins."""
-        environment = ["env", f"PATH={self.path}"]
-        command = [sys.executable, "-m", "tng", "launch", *more]
-        content = ["--config-content", json.dumps(config)]
-        arguments = ["netns", "exec", space, *before, *environment, *command, *content]
-        with running(self.folder, name, *arguments, program="ip") as process:
-            end = time.monotonic() + START_TIMEOUT_S
-            while "All services are ready" not in process.log and process.popen.poll() is None:
-                assert time.monotonic() < end, process.log
-                time.sleep(0.02)
-            yield process
-
     def pair(self) -> contextlib.ExitStack:
         """Both gateways; what reaches the server has been through a tunnel."""
         stack = contextlib.ExitStack()
@@ -163,34 +111,11 @@ def egress(options: dict[str, object] | None = None, **target: object) -> dict[s
     return {"add_egress": [{"netfilter": {**capture, **(options or {})}, "no_ra": True}]}
 
 
-def ip(*arguments: str) -> None:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
-
-
 @pytest.fixture(scope="module")
 def cable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    near, far = (f"tng{os.getpid()}{letter}" for letter in "nf")
     folder = tmp_path_factory.mktemp("netfilter")
-    try:
-        for space in (near, far):
-            ip("netns", "add", space)
-        ip("link", "add", "eth0", "netns", near, "type", "veth", "peer", "eth0", "netns", far)
-        for space, address in ((near, NEAR), (far, FAR)):
-            ip("-n", space, "addr", "add", f"{address}/24", "dev", "eth0")
-            for device in ("lo", "eth0"):
-                ip("-n", space, "link", "set", device, "up")
-        server = SERVER.format(ports=PORTS)
-        arguments = ["netns", "exec", far, sys.executable, "-I", "-S", "-c", server]
-        with running(folder, "server", *arguments, program="ip") as process:
-            while "listening" not in process.log:
-                assert process.popen.poll() is None, process.log
-                time.sleep(0.02)
-            yield Stage(process, folder, near, far)
-    finally:
-        for space in (near, far):
-            subprocess.run(["ip", "netns", "del", space], capture_output=True, check=False)
+    with cabled("t") as (near, far), served(folder, far, SERVER.format(ports=PORTS)) as server:
+        yield Stage(server, folder, near, far)
 
 
 @pytest.fixture
@@ -204,22 +129,9 @@ def stage(cable: Stage) -> Iterator[Stage]:
     assert cable.ask(cable.near) == "heard word"
 
 
-def use(stage: Stage, kind: str) -> None:
-    """Let gateways find only one back end of iptables."""
-    folder = stage.folder / kind
-    if not folder.exists():
-        folder.mkdir()
-        for name in ("save", "restore"):
-            found = shutil.which(f"iptables-{kind}-{name}")
-            if found is None:
-                pytest.skip(f"iptables-{kind}-{name} is not installed")
-            (folder / f"iptables-{name}").symlink_to(found)
-    stage.path = f"{folder}:{os.environ['PATH']}"
-
-
 @pytest.mark.parametrize("kind", ["nft", "legacy"])
 def test_unaware_programs_talk_through_a_tunnel(stage: Stage, kind: str) -> None:
-    use(stage, kind)
+    stage.use(kind)
     with stage.pair():
         assert stage.ask(stage.near) == "heard word"
         assert stage.ask(stage.near, port=30002) == "heard word", "captured without being named"
@@ -235,7 +147,7 @@ def test_a_plain_client_does_not_reach_a_captured_service(stage: Stage) -> None:
 
 @pytest.mark.parametrize("kind", ["nft", "legacy"])
 def test_killed_and_started_again_traffic_flows(stage: Stage, kind: str) -> None:
-    use(stage, kind)
+    stage.use(kind)
     with stage.launched(stage.far, "egress", egress(port=30001)) as way_out:
         with stage.launched(stage.near, "ingress", ingress(port=30001)) as way_in:
             for process in (way_in, way_out):
@@ -247,11 +159,11 @@ def test_killed_and_started_again_traffic_flows(stage: Stage, kind: str) -> None
 
 
 def test_left_overs_in_another_back_end_are_removed(stage: Stage) -> None:
-    use(stage, "legacy")
+    stage.use("legacy")
     with stage.launched(stage.near, "ingress", ingress(port=30001)) as way_in:
         way_in.popen.send_signal(signal.SIGKILL)
         way_in.wait()
-    use(stage, "nft")
+    stage.use("nft")
     stage.path = stage.path.split(":", 1)[1]  # now both are found, nft first
     with stage.launched(stage.near, "ingress", ingress(port=30002)) as way_in:
         assert stage.ask(stage.near, port=30001) == "heard word"
@@ -306,7 +218,7 @@ def test_ranges_and_networks_select_what_is_captured(stage: Stage) -> None:
 def test_servers_of_a_machine_still_answer_clients_whose_network_is_captured(
     stage: Stage, kind: str
 ) -> None:
-    use(stage, kind)
+    stage.use(kind)
     with stage.launched(stage.far, "ingress", ingress(host="10.77.0.0/24")):
         assert stage.ask(stage.near) == "heard word"
         assert stage.ask(stage.far, host=NEAR) != "heard word", "nobody is there"
@@ -328,7 +240,7 @@ def test_an_ipset_selects_what_is_captured(stage: Stage) -> None:
 
 @pytest.mark.parametrize("kind", ["nft", "legacy"])
 def test_a_set_that_is_not_there_is_named_and_leaves_no_rules(stage: Stage, kind: str) -> None:
-    use(stage, kind)
+    stage.use(kind)
     with stage.launched(stage.near, "ingress", ingress(ipset="no-such-set")) as way_in:
         assert way_in.wait() == 1
         assert "do these ipsets exist: no-such-set" in way_in.log
@@ -368,7 +280,7 @@ def within(group: pathlib.Path) -> list[str]:
 def test_control_groups_on_the_ingress(
     stage: Stage, group: pathlib.Path, key: str, kind: str
 ) -> None:
-    use(stage, kind)
+    stage.use(kind)
     with stage.launched(stage.near, "ingress", ingress({key: [f"/{group.name}"]}, port=30001)):
         inside = stage.ask(stage.near, before=within(group)) == "heard word"
         outside = stage.ask(stage.near) == "heard word"

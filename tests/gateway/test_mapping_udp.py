@@ -20,10 +20,10 @@ from tng.config.loader import prepare_config
 from tng.errors import ConfigError, StartError
 from tng.gateway.app import Gateway
 from tng.gateway.datagrams import need_quic
-from tng.gateway.ingress.mapping_udp import (
+from tng.gateway.ingress.datagram_clients import (
     MAX_CLIENTS,
     MAX_WAITING_OCTETS,
-    MappingUdpIngress,
+    DatagramIngress,
     _Client,
 )
 from tng.tunnel.quic import MAX_HELD
@@ -202,6 +202,38 @@ async def test_a_silent_session_is_closed_and_the_next_datagram_opens_another(
     assert ": idle" in caplog.text
 
 
+async def test_a_datagram_that_meets_the_end_of_a_session_goes_through_the_next() -> None:
+    async with way() as between, Client(between.port) as client:
+        assert await client.ask(b"one") == b"one"
+        ingress = between.ingress.datagrams
+        assert isinstance(ingress, DatagramIngress)
+        ((address, known),) = ingress._clients.items()
+        assert known.session is not None
+        known.session.close("for a test")  # nobody has been told yet: no task has run since
+        ingress._take(b"two", address)
+        assert await client.receive() == b"two"
+        assert between.service.seen == [b"one", b"two"]
+        assert between.ingress.meter.cx_total == 2
+        assert between.ingress.meter.cx_active == 1
+
+
+@pytest.mark.slow
+async def test_an_egress_waits_longer_than_its_ingress() -> None:
+    async with way(idle=1) as between, Client(between.port) as client:
+        assert await client.ask(b"one") == b"one"
+        ingress = between.ingress.datagrams
+        assert isinstance(ingress, DatagramIngress)
+        ingress._idle_timeout_s = 3  # of sessions from now on
+        async with Client(between.port) as other:
+            assert await other.ask(b"other") == b"other"
+            while between.ingress.meter.cx_active > 1:
+                await trio.sleep(0.05)
+            assert between.egress.meter.cx_active == 1
+            await trio.sleep(0.5)
+            assert await other.ask(b"again") == b"again"
+            assert between.ingress.meter.cx_total == 2, "the egress has closed it"
+
+
 @pytest.mark.slow
 async def test_draining_closes_sessions_that_are_silent() -> None:
     async with way() as between, Client(between.port) as client:
@@ -238,7 +270,7 @@ async def test_more_than_waits_for_a_session_is_dropped_from_the_front(
     sent = MAX_HELD + 20
     async with way() as between:
         ingress = between.ingress.datagrams
-        assert isinstance(ingress, MappingUdpIngress)
+        assert isinstance(ingress, DatagramIngress)
         for number in range(sent):
             ingress._take(b"%d" % number, ("127.0.0.1", 9))
         while len(between.service.seen) < MAX_HELD:
@@ -250,7 +282,7 @@ async def test_more_than_waits_for_a_session_is_dropped_from_the_front(
 async def test_what_waits_in_all_and_how_many_wait_has_a_limit() -> None:
     async with way() as between:
         ingress = between.ingress.datagrams
-        assert isinstance(ingress, MappingUdpIngress)
+        assert isinstance(ingress, DatagramIngress)
         ingress._waiting_octets = MAX_WAITING_OCTETS
         ingress._take(b"one", ("127.0.0.1", 9))
         assert not ingress._clients["127.0.0.1", 9].waiting

@@ -416,13 +416,28 @@ def test_a_listener_that_cannot_be_transparent_is_an_error(legacy) -> None:
     ("options", "words"),
     [
         ({"so_mark": 0}, r"add_egress\[0\].netfilter.so_mark: expected a mark other than 0"),
-        ({"so_mark": 0x540000}, "got 5505024"),
-        ({"capture_dst": [{"host": "2001:db8::/32"}]}, r"capture_dst\[0\].host: expected an IPv4"),
+        ({"so_mark": 0x540000}, "got 0x540000"),
+        ({"capture_dst": [{"host": "2001:db8::/32"}]}, r"capture_dst\[0\].host: expected IPv4"),
     ],
 )
 def test_what_cannot_be_captured_is_an_error_of_the_configuration(legacy, options, words) -> None:
     with pytest.raises(ConfigError, match=words):
         captures(Machine(), legacy, **options)
+
+
+def test_both_protocols_of_both_sides_are_captured_in_their_order() -> None:
+    no_ra = {"no_ra": True}
+    udp, tcp = {"netfilter_udp": {}, **no_ra}, {"netfilter": {"capture_dst": {"port": 1}}, **no_ra}
+    other = {"mapping_udp": {"in": {"port": 9}, "out": {"host": "127.0.0.1", "port": 8}}, **no_ra}
+    config = {"add_ingress": [tcp, other, udp], "add_egress": [udp, tcp]}
+    wanted = captures_of(prepare_config(json.dumps(config)))
+    assert [(capture.path, capture.protocol) for capture in wanted] == [
+        ("add_ingress[0].netfilter", "tcp"),
+        ("add_ingress[2].netfilter_udp", "udp"),
+        ("add_egress[0].netfilter_udp", "udp"),
+        ("add_egress[1].netfilter", "tcp"),
+    ]
+    assert [capture.keeps_destination for capture in wanted] == [True, True, True, False]
 
 
 def test_the_number_of_captures_is_bounded() -> None:

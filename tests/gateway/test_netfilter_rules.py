@@ -107,6 +107,11 @@ def test_udp_is_taken_by_tproxy_on_both_sides() -> None:
         text = lines(Captured(Capture("egress", 0, "udp", model), 4000))
         assert ("-A TNG_S0_E0_PRE -m addrtype --src-type LOCAL -j RETURN" in text) is not local
         assert text[-3].startswith("-A TNG_S0_E0_PRE -p udp --dport 80:80 -j TPROXY ")
+        spared = [
+            "-A TNG_S0_E0_PRE -m mark --mark 0x235 -j RETURN",
+            "-A TNG_S0_E0_PRE -m addrtype --src-type LOCAL -m conntrack --ctdir REPLY -j RETURN",
+        ]
+        assert (text[-5:-3] == spared) is local, "ours, and what services answer us"
 
 
 def test_all_entries_know_the_marks_of_all_and_the_first_decides_first() -> None:

@@ -17,11 +17,11 @@ from tng.attest.user_data import ClientUserData, ServerUserData
 from tng.errors import RemoteProtocolError, TngError
 from tng.gateway.workers.frames import FrameReader, dump_frame
 from tng.gateway.workers.ohttp_messages import (
-    dump_coco,
+    dump_evidence,
     dump_keyring,
     dump_passport,
     dump_statement,
-    parse_coco,
+    parse_evidence,
     parse_keyring,
     parse_passport,
     parse_statement,
@@ -79,10 +79,10 @@ def test_a_passport_arrives_as_it_was() -> None:
 
 
 def test_evidence_with_an_unknown_hash_is_refused() -> None:
-    fields = dump_coco(evidence())
-    assert parse_coco(fields) == evidence()
+    fields = dump_evidence(evidence())
+    assert parse_evidence(fields) == evidence()
     with pytest.raises(RemoteProtocolError, match="hash algorithm"):
-        parse_coco({**fields, "hash": 2})
+        parse_evidence({**fields, "hash": 2})
 
 
 def test_keys_arrive_with_their_private_halves_and_times() -> None:
@@ -147,7 +147,7 @@ NAMES = st.sampled_from(
 @given(st.dictionaries(NAMES, json_values | st.just({"pk_s": "A" * 43 + "="})))
 def test_garbage_is_a_defined_error(fields: dict[str, Json]) -> None:
     fields = parse_object(json.dumps(fields).encode("utf-8", "surrogatepass"))
-    for parse in (parse_statement, parse_coco, parse_passport, lambda one: parse_keyring([one])):
+    for parse in (parse_statement, parse_evidence, parse_passport, lambda one: parse_keyring([one])):
         with pytest.raises(TngError):
             parse(fields)
 

@@ -360,6 +360,13 @@ async def test_a_port_in_use_is_an_error_before_any_process_starts() -> None:
     assert cast.processes == []
 
 
+def test_udp_modes_are_refused_with_what_to_do() -> None:
+    udp = {"mapping_udp": {"in": listen(9), "out": listen(8)}, "no_ra": True}
+    config = json.dumps(make_config(add_egress=[udp]))
+    with pytest.raises(ConfigError, match=r"add_egress\[0\]\.mapping_udp: .*leave out --workers"):
+        Supervisor(config, 2, Cast().start, SystemClock())
+
+
 # -- OHTTP ---------------------------------------------------------------------------------
 
 

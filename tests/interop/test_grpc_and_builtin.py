@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import dataclasses
 import json
 import pathlib
 import subprocess
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from stage.agent_over_http import agent_over_http
+from stage.grpc_endpoint import running_endpoint
 from stage.grpc_service import old_service
 from tng.attest.binding import report_data, runtime_data_for
 from tng.attest.certificate import make_certificate
@@ -26,11 +25,10 @@ from tng.attest.tdx.simulator.platform import SimulatedPlatform
 from tng.attest.verifier.factory import make_verifier
 from tng.clock import SystemClock
 from tng.config.model import Verify
-from tng.endpoint import Endpoint
 from tng.errors import UntrustedPeerError
 from tng.trustee.attestation import AttestationService
 from tng.trustee.challenge import Challenger
-from tng.trustee.grpc_endpoint import GrpcParts, grpc_endpoint
+from tng.trustee.grpc_endpoint import GrpcParts
 from tng.trustee.identity import SignerIdentity, make_identity
 from tng.trustee.policies import Policies
 from tng.trustee.sample_evidence import SampleVerifier
@@ -135,32 +133,13 @@ class Embedded:
 @contextlib.contextmanager
 def embedded(folder: pathlib.Path) -> Iterator[Embedded]:
     clock = SystemClock()
-    state = StateDirectory.open(folder / "state")
     identity = make_identity(clock.now())
-    challenger = Challenger(state.challenge_key())
-    verifiers = {"sample": SampleVerifier()}
-    service = AttestationService(identity, challenger, Policies(state), verifiers, clock)
-    parts = GrpcParts(service, challenger, dict, clock, 10)
-    ready, ports = threading.Event(), []
-
-    async def main() -> None:
-        async with grpc_endpoint(Endpoint("127.0.0.1", 0), parts) as port:
-            ports.append(port)
-            loop = asyncio.get_running_loop()
-            loops.append(loop)
-            ready.set()
-            await stop.wait()
-
-    loops: list[asyncio.AbstractEventLoop] = []
-    stop = asyncio.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(main()))
-    thread.start()
-    assert ready.wait(10)
-    try:
-        yield Embedded(ports[0], identity)
-    finally:
-        loops[0].call_soon_threadsafe(stop.set)
-        thread.join()
+    with StateDirectory.open(folder / "state") as state:
+        challenger = Challenger(state.challenge_key())
+        verifiers = {"sample": SampleVerifier()}
+        service = AttestationService(identity, challenger, Policies(state), verifiers, clock)
+        with running_endpoint(GrpcParts(service, challenger, dict, clock, 10)) as port:
+            yield Embedded(port, identity)
 
 
 def passport(url: str, port: int) -> dict[str, object]:
@@ -197,9 +176,11 @@ async def test_we_fall_back_to_the_older_generation_as_the_reference_does(
     with old_service("a.b.c") as service, agent_over_http("sample", sample_evidence) as url:
         certificate = generated(tmp_path, passport(url, service.port))
         assert _token(certificate) == "a.b.c"
-        theirs = list(service.flat)
+        theirs, asked = service.flat[-1], len(service.calls)
+        assert asked == 2
         await service.ask_as_we_do(parse(ours("sample", sample_evidence)))
-        assert set(theirs[0]) == set(service.flat[-1])
+        assert len(service.calls) == 2 * asked
+        assert set(theirs) == set(service.flat[-1])
 
 
 def _token(certificate: x509.Certificate) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from stage.conversation import calling, eventually, service
 from stage.encapsulation import Encapsulated, answering, ask_key, control, hear, post, tunnel
 from stage.gateways import ohttp_egress
+from stage.identities import Vouching
 from stage.judges import Absent, Judge, Refusing
 from tng.tunnel.ohttp import server
 from tng.tunnel.ohttp.control_messages import Api
@@ -274,6 +276,55 @@ async def test_challenge_and_verify_are_for_background_checks() -> None:
         assert (await refused(port, control(Api.CHALLENGE, {})))[0] == 500
     async with ohttp_egress(1, _NoChallenge(), verify=VERIFY) as (_, port):
         assert (await refused(port, control(Api.CHALLENGE, {})))[0] == 500
+
+
+def evidence_about(**claims: object) -> dict[str, object]:
+    """The body of a call to have evidence judged."""
+    evidence = {
+        "aa_tee_type": "sample",
+        "aa_evidence": "e30=",
+        "aa_runtime_data": json.dumps(claims),
+        "aa_runtime_data_hash_algo": "sha384",
+    }
+    return {"evidence": evidence, "aa_provider": "coco"}
+
+
+CLIENT = {"pk_s": base64.b64encode(bytes(32)).decode(), "challenge_token": "challenge"}
+
+
+async def test_evidence_of_a_client_is_judged_for_it() -> None:
+    judge = Judge()
+    async with ohttp_egress(1, judge, verify=VERIFY) as (_, port), calling(port) as line:
+        await line.say(control(Api.VERIFY, evidence_about(**CLIENT)))
+        status, _, body = await hear(line)
+        assert status == 200
+        assert json.loads(body) == {"attestation_result": "token", "as_provider": "coco"}
+        key = {"encoded_key_config_list": "AAAA", "expire_timestamp": 1}
+        for claims in ({}, {"pk_s": "AA=="}, {"hpke_key_config": key}):
+            octets = control(Api.VERIFY, evidence_about(**claims))
+            assert await refused(port, octets) == (400, "InvalidRequestPayload")
+    assert judge.asked == 1
+
+
+async def test_evidence_that_is_refused_gives_no_token() -> None:
+    async with ohttp_egress(1, Refusing(), verify=VERIFY) as (_, port):
+        octets = control(Api.VERIFY, evidence_about(**CLIENT))
+        assert await refused(port, octets) == (500, "ServerVerifyClientEvidenceFailed")
+
+
+async def test_a_key_is_shown_with_evidence_for_each_challenge_and_a_token_for_a_while() -> None:
+    attest = {"aa_type": "simulated", "simulated_platform": "unused"}
+    source = Vouching()
+    wanted = {"model": "background_check", "challenge_token": "n"}
+    async with ohttp_egress(1, None, source, attest=attest) as (_, port), calling(port) as line:
+        for number in (1, 2):
+            await line.say(control(Api.KEY_CONFIG, {"attestation_request": wanted}))
+            status, _, body = await hear(line)
+            shown = json.loads(body)["attestation_info"]
+            assert (status, shown["model"], source.made) == (200, "background_check", number)
+            assert source.about[-1].challenge_token == "n"
+        octets = control(Api.KEY_CONFIG, {"attestation_request": {"model": "passport"}})
+        assert await refused(port, octets) == (500, "GenServerHpkeConfigurationResponseFailed")
 
 
 class _OnlyTokens(Judge):

@@ -17,6 +17,8 @@ the log, in HTTP error bodies, in the status page and in THREATS.md:
     11  real hardware      the evidence does not come from a platform in software
     12  appraisal result   every submodule is affirming (or nothing was evaluated to "no")
     13  policy             the configured policies were the ones applied
+    14  signer transparency  the signing certificate stands in a transparency log (where
+                           `verify_signer_transparency` asks for it)
 
 Check 1 is skipped for OHTTP, where evidence comes without a certificate.  Checks that an
 attestation service reports about itself follow number 4 under its own numbers, with "service: "
@@ -59,6 +61,7 @@ class Step(enum.IntEnum):
     REAL_HARDWARE = 11
     APPRAISAL_RESULT = 12
     POLICY = 13
+    SIGNER_TRANSPARENCY = 14
 
     @property
     def title(self) -> str:

@@ -12,25 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tng.attest.attester.base import Attester
+from tng.attest.attester.ita import AnyAttester, ItaAttester
 from tng.attest.base64_text import decode_base64
 from tng.attest.binding import report_data, runtime_data_for
 from tng.attest.certificate import make_certificate
-from tng.attest.evidence import CocoToken, dump_evidence
+from tng.attest.evidence import Evidence, Shown, dump_evidence
 from tng.attest.jws import MAX_TOKEN
+from tng.attest.passport import AnyAppraiser, obtain_token
 from tng.attest.strict_json import parse_object
 from tng.clock import Clock
 from tng.errors import AppraiserError, ErrorCode
 from tng.wire.dice import CocoEvidence, HashAlgorithm
-
-if TYPE_CHECKING:
-    from tng.attest.appraiser.base import Appraiser
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +60,9 @@ class CredentialSource:
 
     def __init__(
         self,
-        attester: Attester,
+        attester: AnyAttester,
         clock: Clock,
-        appraiser: Appraiser | None = None,
+        appraiser: AnyAppraiser | None = None,
         policy_ids: Sequence[str] = (),
     ) -> None:
         self._attester = attester
@@ -84,11 +81,11 @@ class CredentialSource:
         key = ec.generate_private_key(ec.SECP256R1())
         spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         evidence = await collect_evidence(self._attester, runtime_data_for(spki))
-        carried: CocoEvidence | CocoToken = evidence
+        carried: Shown = evidence
         expires: float | None = None
         if self._appraiser is not None:
-            token = await self._appraiser.appraise(evidence, self._policy_ids)
-            carried, expires = CocoToken(token), read_live_expiry(token, self._clock.now())
+            carried = await obtain_token(self._appraiser, evidence, self._policy_ids)
+            expires = read_live_expiry(carried.text, self._clock.now())
         now = self._clock.now()
         certificate = make_certificate(key, dump_evidence(carried), int(now))
         not_after = certificate.not_valid_after_utc.timestamp()
@@ -97,7 +94,7 @@ class CredentialSource:
         return Credential(key, certificate, not_after, evidence.tee_type)
 
 
-async def collect_evidence(attester: Attester, runtime_data: str) -> CocoEvidence:
+async def collect_evidence(attester: AnyAttester, runtime_data: str) -> Evidence:
     """Evidence of our TEE over claims.
 
     Args:
@@ -107,6 +104,8 @@ async def collect_evidence(attester: Attester, runtime_data: str) -> CocoEvidenc
     Raises:
         EvidenceError: there is none.
     """
+    if isinstance(attester, ItaAttester):
+        return await attester.collect(runtime_data)
     digest = report_data(runtime_data.encode(), HashAlgorithm.SHA384)
     said = await attester.get_evidence(digest)
     return CocoEvidence(

@@ -5,8 +5,9 @@ For Trustee (for Intel Trust Authority: `attest.ita_json`):
     {"aa_tee_type": text, "aa_evidence": base64, "aa_additional_evidence": base64 (may be absent),
      "aa_runtime_data": text with JSON in it, "aa_runtime_data_hash_algo": "sha384"}
 
-A parsed JSON value and its provider in, evidence or a token out, and back.  Base64 is padded, of the
-standard alphabet.  Source: TNG 2.12.0, over OHTTP.  Stricter on purpose: base64 has one spelling.
+A parsed JSON value and its provider in, evidence or a token out, and back.  Base64 is padded, of
+the standard alphabet.  Source: TNG 2.12.0, over OHTTP.  Stricter on purpose: base64 has one
+spelling.
 
 Invariant: parsing returns a value whose every field has been checked for type and size, or
 raises `RemoteProtocolError` with `ErrorCode.EVIDENCE_MALFORMED`.  Nothing is judged here.
@@ -117,10 +118,10 @@ def read_provider(provider: Json, member: str) -> str:
     """
     if provider is None or provider == "":
         return COCO
-    if isinstance(provider, str) and provider in PROVIDERS:
-        return provider
-    seen = repr(provider[:32]) if isinstance(provider, str) else _kind(provider)
-    _refuse(f"{member} is {seen}, expected {COCO!r} or {ITA!r}")
+    if not isinstance(provider, str) or provider not in PROVIDERS:
+        seen = repr(provider[:32]) if isinstance(provider, str) else _kind(provider)
+        _refuse(f"{member} is {seen}, expected {COCO!r} or {ITA!r}")
+    return provider
 
 
 def _text(members: dict[str, Json], name: str) -> str:

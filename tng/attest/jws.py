@@ -1,8 +1,9 @@
 """A signed token in compact form, and the key that signed it.
 
 In: `header.payload.signature` (RFC 7515 section 7.1) as an attestation service sends it.  Out: a
-`SignedToken` with header, embedded key and signature taken apart; the payload stays octets until
-`verify_signature` has returned, so that nothing unsigned is ever interpreted.
+`SignedToken` with header, key (embedded, or published under a `kid`) and signature taken apart;
+the payload stays octets until `verify_signature` has returned, so that nothing unsigned is ever
+interpreted.
 
 The algorithms are pinned (RFC 8725 section 3.1), and each goes with one kind of key.
 
@@ -31,6 +32,9 @@ MAX_TOKEN: Final = 1024 * 1024
 
 MAX_HEADER: Final = 64 * 1024
 """Octets of the decoded header: eight certificates of 4 KiB and the key are less."""
+
+MAX_KEY_ID: Final = 256
+"""Characters of a `kid`; services use a hash or a UUID."""
 
 MAX_RSA_EXPONENT_BITS: Final = 64
 """Public exponents are 65537 in practice; a huge one only costs time."""
@@ -109,6 +113,69 @@ def parse_token(text: str) -> SignedToken:
         ValueError: too large, not three base64url segments, a header without the members that
             Trustee tokens have, or one that asks for processing that is not done here.
     """
+    header, payload, signature = _take_apart(text)
+    algorithm, key = header.get("alg"), header.get("jwk")
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
+        raise ValueError(f"token alg is {algorithm!r:.40}, expected one of {sorted(ALGORITHMS)}")
+    if not isinstance(key, dict):
+        raise ValueError("token header carries no jwk object")  # noqa: TRY004
+    if key.get("alg") != algorithm:
+        raise ValueError(f"token alg is {algorithm!r} but its jwk is for {key.get('alg')!r:.40}")
+    signed = text.rpartition(".")[0].encode()
+    return SignedToken(
+        algorithm, _parse_jwk(algorithm, key), key.get("x5c"), payload, signed, signature
+    )
+
+
+def parse_key_id(text: str, algorithm: str) -> str:
+    """The `kid` of a token whose key is not embedded but published.
+
+    Args:
+        text: the compact JWS.
+        algorithm: the one value of `alg` that is accepted.
+
+    Raises:
+        ValueError: as `parse_token`, or another algorithm, or no `kid`.
+    """
+    header, _, _ = _take_apart(text)
+    seen, key_id = header.get("alg"), header.get("kid")
+    if seen != algorithm:
+        raise ValueError(f"token alg is {seen!r:.40}, expected {algorithm!r}")
+    if not isinstance(key_id, str) or not 0 < len(key_id) <= MAX_KEY_ID:
+        raise ValueError(
+            f"token header names no key: expected a kid of 1 to {MAX_KEY_ID} characters"
+        )
+    return key_id
+
+
+def parse_token_of(text: str, algorithm: str, key: PublicKey) -> SignedToken:
+    """A token whose key was published, together with that key.
+
+    Args:
+        text: a token that `parse_key_id` took.
+        algorithm: as there.
+        key: what was published under its `kid`; must fit the algorithm.
+
+    Raises:
+        ValueError: as `parse_token`.
+    """
+    _, payload, signature = _take_apart(text)
+    return SignedToken(algorithm, key, None, payload, text.rpartition(".")[0].encode(), signature)
+
+
+def parse_rsa_jwk(jwk: dict[str, Json]) -> rsa.RSAPublicKey:
+    """The RSA key of RFC 7518 section 6.3.
+
+    Raises:
+        ValueError: no such key, or not of 2048 to 8192 bits.
+    """
+    key = _parse_jwk("PS384", jwk)
+    assert isinstance(key, rsa.RSAPublicKey)  # PS384 goes with no other kind
+    return key
+
+
+def _take_apart(text: str) -> tuple[dict[str, Json], bytes, bytes]:
+    """Header, payload and signature."""
     if len(text) > MAX_TOKEN:
         raise ValueError(f"token has {len(text)} characters, at most {MAX_TOKEN} are allowed")
     segments = text.split(".")
@@ -121,17 +188,7 @@ def parse_token(text: str) -> SignedToken:
     for member in ("crit", "b64"):
         if member in header:  # RFC 7515 section 4.1.11: refuse what is not understood
             raise ValueError(f"token header has {member!r}, which is not supported")
-    algorithm, key = header.get("alg"), header.get("jwk")
-    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
-        raise ValueError(f"token alg is {algorithm!r:.40}, expected one of {sorted(ALGORITHMS)}")
-    if not isinstance(key, dict):
-        raise ValueError("token header carries no jwk object")  # noqa: TRY004
-    if key.get("alg") != algorithm:
-        raise ValueError(f"token alg is {algorithm!r} but its jwk is for {key.get('alg')!r:.40}")
-    signed = text.rpartition(".")[0].encode()
-    return SignedToken(
-        algorithm, _parse_jwk(algorithm, key), key.get("x5c"), payload, signed, signature
-    )
+    return header, payload, signature
 
 
 def same_key(one: object, other: PublicKey) -> bool:

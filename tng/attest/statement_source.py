@@ -18,21 +18,20 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tng.attest.appraiser.factory import make_appraiser
-from tng.attest.attester.factory import make_attester
+from tng.attest.attester.factory import make_any_attester
+from tng.attest.attester.ita import AnyAttester, ItaAttester
 from tng.attest.binding import canonical_json
 from tng.attest.credential import collect_evidence, read_live_expiry
+from tng.attest.evidence import COCO, ITA, Evidence
+from tng.attest.passport import AnyAppraiser, make_issuer, obtain_token
 from tng.attest.user_data import UserData, claims_of, with_challenge
-from tng.errors import ConfigError, LocalProtocolError
+from tng.errors import LocalProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tng.attest.appraiser.base import Appraiser
-    from tng.attest.attester.base import Attester
     from tng.clock import Clock
     from tng.config.model import Attest
-    from tng.wire.dice import CocoEvidence
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -42,10 +41,12 @@ class Passport:
     Attributes:
         token: the JWT.  Never logged.
         expires_at: its `exp`, Unix time in seconds.
+        provider: whose service made it.
     """
 
     token: str
     expires_at: float
+    provider: str = COCO
 
     def __repr__(self) -> str:
         return f"Passport(expires_at={self.expires_at:.0f})"
@@ -64,9 +65,9 @@ class StatementSource:
 
     def __init__(
         self,
-        attester: Attester,
+        attester: AnyAttester,
         clock: Clock,
-        appraiser: Appraiser | None = None,
+        appraiser: AnyAppraiser | None = None,
         policy_ids: Sequence[str] = (),
     ) -> None:
         self._attester = attester
@@ -79,7 +80,12 @@ class StatementSource:
         """What peers are shown: evidence ("background_check") or a token ("passport")."""
         return "background_check" if self._appraiser is None else "passport"
 
-    async def evidence(self, user_data: UserData) -> CocoEvidence:
+    @property
+    def provider(self) -> str:
+        """Whose service judges what is shown, or has judged it."""
+        return ITA if isinstance(self._attester, ItaAttester) else COCO
+
+    async def evidence(self, user_data: UserData) -> Evidence:
         """Evidence about the user data.
 
         Args:
@@ -107,8 +113,9 @@ class StatementSource:
             raise LocalProtocolError("a source of model background_check makes no passports")
         challenge = await self._appraiser.challenge()
         evidence = await self.evidence(with_challenge(user_data, challenge))
-        token = await self._appraiser.appraise(evidence, self._policy_ids)
-        return Passport(token, read_live_expiry(token, self._clock.now()))
+        token = await obtain_token(self._appraiser, evidence, self._policy_ids)
+        expires_at = read_live_expiry(token.text, self._clock.now())
+        return Passport(token.text, expires_at, token.provider)
 
     async def aclose(self) -> None:
         """Close the connections to the attestation service."""
@@ -124,10 +131,4 @@ def make_statement_source(attest: Attest, clock: Clock) -> StatementSource:
     Raises:
         ConfigError: a provider or a type that this version cannot serve, or without its address.
     """
-    attester = make_attester(attest)
-    if attest.model == "background_check":
-        return StatementSource(attester, clock)
-    appraiser = make_appraiser(attest, "attest")
-    if appraiser is None:
-        raise ConfigError(["attest.as_addr: a passport needs the URL of an attestation service"])
-    return StatementSource(attester, clock, appraiser, attest.policy_ids)
+    return StatementSource(make_any_attester(attest), clock, make_issuer(attest), attest.policy_ids)

@@ -2,7 +2,8 @@
 
 In: the token's text, trust anchors, the claims that the peer's key demands, policy ids, the time.
 Out: a `TokenVerdict`, or an `UntrustedPeerError` with a `Verdict` that lists every check up to
-the one that failed.  Checks 5 to 13 of `attest.checks`, in that order, are made here.
+the one that failed.  Checks 5 to 13 of `attest.checks`, in that order, are made here, and 14
+where it is asked for.
 
 Source: Trustee's two token brokers as TNG 2.12.0 reads them (RFC 7519 claims; EAR profile
 `tag:github.com,2024:confidential-containers/Trustee`).  Stricter on purpose:
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 from tng.attest import ear, simple_token
 from tng.attest.checks import Findings, Step
 from tng.attest.jws import SignedToken, parse_token, same_key
+from tng.attest.signer_transparency import CLAIM, check_signer_transparency
 from tng.attest.strict_json import parse_object, same_json
 from tng.attest.x5c import parse_x5c, public_key, verify_chain
 from tng.errors import ErrorCode
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from tng.attest.strict_json import Json
     from tng.verdict import Check
@@ -51,7 +54,7 @@ class TokenVerdict:
     """A token that passed.
 
     Attributes:
-        checks: numbers 5 to 13, in order.
+        checks: numbers 5 to 13, in order, and perhaps 14.
         tee: "tdx", "sample", ...; "" if the token does not say.
         simulated: the evidence came from a platform in software.
         policy_ids: policies named by the token.
@@ -75,6 +78,7 @@ def check_token(
     now: float,
     allow_simulated: bool,
     max_age_s: float | None = None,
+    transparency_logs: Mapping[str, Ed25519PublicKey] | None = None,
     findings: Findings | None = None,
 ) -> TokenVerdict:
     """Judge one token.
@@ -89,6 +93,8 @@ def check_token(
         now: Unix time, seconds.
         allow_simulated: accept evidence of a platform in software.
         max_age_s: seconds since the token was issued; None to look at its end alone.
+        transparency_logs: keys of the logs, by their origins, in one of which the signer must
+            stand; None to ask for no log.
         findings: the record to continue; by default a new one.
 
     Raises:
@@ -98,16 +104,18 @@ def check_token(
     first = len(record.checks)
     token = _parse(text, record)
     _check_signer(token, anchors, now, record)
-    claims = _check_signature(token, record)
-    expires_at = _check_time(claims, now, max_age_s, record)
+    claims = check_signature(token, record)
+    expires_at = check_time(claims, now, max_age_s, record)
     appraisal = _read(claims, record)
     record.tee, record.policy_ids = appraisal.tee or record.tee, appraisal.policy_ids
-    _check_binding(appraisal.runtime_data, expected_claims, record)
-    _check_hardware(appraisal, record, allow_simulated=allow_simulated)
+    check_binding(appraisal.runtime_data, expected_claims, record)
+    check_hardware(appraisal, record, allow_simulated=allow_simulated)
     if appraisal.objection:
         raise record.refusal(Step.APPRAISAL_RESULT, ErrorCode.POLICY_DENIED, appraisal.objection)
     record.passed(Step.APPRAISAL_RESULT, appraisal.result)
-    _check_policy(appraisal.policy_ids, policy_ids, record)
+    check_policy(appraisal.policy_ids, policy_ids, record)
+    if transparency_logs is not None:
+        _check_transparency(token, claims, transparency_logs, record)
     return TokenVerdict(
         record.checks[first:], record.tee, record.simulated, record.policy_ids, expires_at
     )
@@ -149,7 +157,23 @@ def _signer_chain(token: SignedToken) -> list[x509.Certificate]:
     return chain
 
 
-def _check_signature(token: SignedToken, record: Findings) -> dict[str, Json]:
+def _check_transparency(
+    token: SignedToken,
+    claims: dict[str, Json],
+    logs: Mapping[str, Ed25519PublicKey],
+    record: Findings,
+) -> None:
+    """Check 14, where `verify_signer_transparency` is set."""
+    try:
+        signer = _signer_chain(token)[0]
+        seen = check_signer_transparency(claims.get(CLAIM), signer, logs)
+    except ValueError as exc:
+        raise record.refusal(Step.SIGNER_TRANSPARENCY, ErrorCode.AS_BAD_TOKEN, str(exc)) from exc
+    record.passed(Step.SIGNER_TRANSPARENCY, seen)
+
+
+def check_signature(token: SignedToken, record: Findings) -> dict[str, Json]:
+    """Check 7; the claims, which nobody has looked at before."""
     try:
         token.verify_signature()
         claims = parse_object(token.payload)
@@ -159,9 +183,10 @@ def _check_signature(token: SignedToken, record: Findings) -> dict[str, Json]:
     return claims
 
 
-def _check_time(
+def check_time(
     claims: dict[str, Json], now: float, max_age_s: float | None, record: Findings
 ) -> float:
+    """Check 8; when the token ends, Unix time in seconds."""
     try:
         expires_at = _numeric_date(claims, "exp")
         begins_at = _numeric_date(claims, "nbf") if "nbf" in claims else None
@@ -219,9 +244,10 @@ def _read(claims: dict[str, Json], record: Findings) -> ear.Appraisal:
     return appraisal
 
 
-def _check_binding(
+def check_binding(
     runtime_data: Mapping[str, Json], expected: Mapping[str, Json], record: Findings
 ) -> None:
+    """Check 10: the runtime data has every expected claim."""
     if not expected:
         record.skipped(Step.KEY_BINDING, "no key to compare with")
         return
@@ -236,7 +262,8 @@ def _check_binding(
     record.passed(Step.KEY_BINDING, "runtime data names the peer's key")
 
 
-def _check_hardware(appraisal: ear.Appraisal, record: Findings, *, allow_simulated: bool) -> None:
+def check_hardware(appraisal: ear.Appraisal, record: Findings, *, allow_simulated: bool) -> None:
+    """Check 11: no platform in software, unless that is wanted."""
     record.simulated = appraisal.simulated or appraisal.tee in SOFTWARE_TEES
     if appraisal.simulated and not allow_simulated:
         detail = "evidence comes from a simulated platform, and allow_simulated is not set"
@@ -250,7 +277,8 @@ def _check_hardware(appraisal: ear.Appraisal, record: Findings, *, allow_simulat
         record.passed(Step.REAL_HARDWARE, f"no mark of a simulated platform, tee {record.tee!r}")
 
 
-def _check_policy(applied: Sequence[str], wanted: Sequence[str], record: Findings) -> None:
+def check_policy(applied: Sequence[str], wanted: Sequence[str], record: Findings) -> None:
+    """Check 13: every wanted policy is among those applied."""
     missing = [policy for policy in wanted if policy not in applied]
     if missing:
         detail = f"policy {missing[0]!r} was not applied, the token names {sorted(applied)!r:.200}"

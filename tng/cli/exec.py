@@ -13,6 +13,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from tng.cli.collateral import judge_with_surroundings
 from tng.cli.exec_library import child_environment, find_library
 from tng.cli.exec_program import check_reach, find_program
 from tng.cli.launch import add_config_arguments, read_config
@@ -93,8 +94,9 @@ def _run(config: TngConfig, command: list[str], library: str) -> int:
     from tng.cli.exec_child import run_beside
     from tng.clock import SystemClock
     from tng.gateway.app import Gateway
+    from tng.gateway.entries import Trust
 
-    gateway = Gateway(config, SystemClock())
+    gateway = Gateway(config, SystemClock(), Trust(make_verifier=judge_with_surroundings))
     environment = child_environment(config, os.environ, library)
     try:
         return trio.run(run_beside, gateway, command, environment)

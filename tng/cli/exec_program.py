@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import shutil
 import stat
 import struct
 from collections.abc import Iterator, Mapping
@@ -71,6 +70,8 @@ def find_program(word: str, environment: Mapping[str, str]) -> pathlib.Path:
     Raises:
         StartError: there is none.
     """
+    import shutil  # takes a while, and no other command needs it
+
     found = shutil.which(word, path=environment.get("PATH", os.defpath))
     if found is None:
         raise StartError(f"cannot run {word!r}: not found in PATH, or not executable")

@@ -9,6 +9,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Final
 
+from tng.cli.collateral import judge_with_surroundings
 from tng.errors import ConfigError, TngError
 
 if TYPE_CHECKING:
@@ -65,15 +66,17 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> Source:
 
 
 def read_config(arguments: argparse.Namespace) -> str:
-    """The text of the configuration.
+    """The text of the configuration, with the API key that the environment may hold.
 
     Raises:
         ConfigError: the file cannot be read.
     """
-    if arguments.config_content is not None:
-        content: str = arguments.config_content
-        return content
-    return read_text(arguments.config_file, "--config-file")
+    from tng.cli.ita_key import with_ita_key
+
+    content: str | None = arguments.config_content
+    if content is None:
+        content = read_text(arguments.config_file, "--config-file")
+    return with_ita_key(content, os.environ)
 
 
 def read_text(path: str, what: str) -> str:
@@ -154,21 +157,25 @@ def _run_alone(content: str) -> None:
     from tng.clock import SystemClock
     from tng.config.loader import prepare_config
     from tng.gateway.app import Gateway
+    from tng.gateway.entries import Trust
 
     _calm_collector()
-    trio.run(Gateway(prepare_config(content), SystemClock()).run)
+    trust = Trust(make_verifier=judge_with_surroundings)
+    trio.run(Gateway(prepare_config(content), SystemClock(), trust).run)
 
 
 def _run_supervisor(arguments: argparse.Namespace) -> None:
     import trio
 
     from tng.clock import SystemClock
+    from tng.gateway.entries import Trust
     from tng.gateway.workers.process import starter
     from tng.gateway.workers.supervisor import Supervisor
 
     start = starter(worker_command(arguments))
     content = read_config(arguments)
-    trio.run(Supervisor(content, arguments.workers, start, SystemClock()).run)
+    trust = Trust(make_verifier=judge_with_surroundings)
+    trio.run(Supervisor(content, arguments.workers, start, SystemClock(), trust).run)
 
 
 def _run_worker(descriptor: int) -> None:

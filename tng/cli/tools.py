@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Final
 
-from tng.cli import tools_kbs
+from tng.cli import tools_kbs, tools_policy, tools_quote, tools_rv
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
 
-_TOOLS: Final = (tools_kbs,)
+_TOOLS: Final = (tools_kbs, tools_policy, tools_quote, tools_rv)
 
 
 def add_parser(commands: Subparsers) -> None:

@@ -195,4 +195,5 @@ def _flat(value: object, name: str) -> Iterator[str]:
     elif isinstance(value, list):
         yield f"{name}: {', '.join(map(str, value)) or 'none'}"
     else:
-        yield f"{name}: {_WORDS.get(value, value) if isinstance(value, bool) else value}"
+        shown = _WORDS[value] if isinstance(value, bool) else value
+        yield f"{name}: {shown if shown != '' else 'none'}"

@@ -7,7 +7,6 @@ Arguments in, a running service until SIGTERM or SIGINT; exit status 0.  Prints 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import signal
 from pathlib import Path
@@ -89,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         TngError: the service cannot start.
     """
+    import asyncio  # no other command needs it
+
     asyncio.run(_serve_until_signal(_settings(arguments)))
     return 0
 
@@ -117,6 +118,8 @@ def _add_broker_options(parser: argparse.ArgumentParser) -> None:
 
 async def _serve_until_signal(settings: TrusteeSettings) -> None:
     from tng.trustee.server import serve
+
+    import asyncio
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

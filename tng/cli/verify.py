@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from typing import TYPE_CHECKING
 
+from tng.cli.collateral import judge_with_surroundings
 from tng.errors import ConfigError, TngError, UntrustedPeerError
 
 if TYPE_CHECKING:
@@ -56,14 +58,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Judge the egress; see the module."""
     import trio
 
-    from tng.attest.verifier.factory import make_verifier
     from tng.clock import SystemClock
     from tng.tunnel.rats_tls.probe import probe
     from tng.verdict import AttestedPeer
 
     endpoint = _endpoint(arguments.endpoint)
     clock = SystemClock()
-    verifier = make_verifier(_verify_section(arguments), clock)
+    verifier = judge_with_surroundings((_verify_section(arguments),), clock)
     try:
         peer = trio.run(probe, endpoint, verifier, clock)
     except UntrustedPeerError as error:
@@ -87,11 +88,12 @@ def _endpoint(text: str) -> Endpoint:
 
 def _verify_section(arguments: argparse.Namespace) -> Verify:
     """The `verify` section, checked exactly as in a configuration."""
+    from tng.cli.ita_key import with_ita_key
     from tng.config.loader import prepare_config
 
     if arguments.verify is not None:
         try:
-            section = json.loads(arguments.verify)
+            section = json.loads(with_ita_key(arguments.verify, os.environ))
         except json.JSONDecodeError as exc:
             raise ConfigError([f"--verify: not JSON: {exc}"]) from exc
     else:

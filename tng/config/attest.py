@@ -77,7 +77,8 @@ class Attest(StrictModel):
         default="restful", description="Passport: how the attestation service is reached."
     )
     as_addr: Url | None = Field(
-        default=None, description="Passport: URL of the attestation service."
+        default=None,
+        description="Passport: URL of the attestation service; required with `coco`.",
     )
     as_headers: Headers = Field(
         default_factory=dict, description="Passport: headers of each request to the service."
@@ -94,6 +95,11 @@ class Attest(StrictModel):
     def aa_socket(self) -> str:
         """Path of the agent's socket; "" where no agent is asked."""
         return (self.aa_addr or "").removeprefix("unix://")
+
+    @property
+    def provider(self) -> str:
+        """Whose service judges the evidence: "coco" or "ita"."""
+        return self.aa_provider.removesuffix("_asr")
 
     def faults(self) -> Iterator[Fault]:
         """Only keys that go with the tags, and none of those missing."""
@@ -125,10 +131,19 @@ class Attest(StrictModel):
             yield Fault(("aa_type",), f'does not go with "aa_provider": "{self.aa_provider}"')
 
     def _passport_faults(self) -> Iterator[Fault]:
-        if self.as_addr is None and self.as_type != "builtin":
+        # Intel Trust Authority has one address that everybody uses.
+        if self.as_addr is None and self.as_type != "builtin" and self.as_provider != "ita":
             yield Fault(("as_addr",), 'required key is missing with "model": "passport"')
         if self.as_provider == "ita" and self.as_type != "restful":
             yield Fault(("as_type",), 'does not go with "as_provider": "ita"')
+        if self.as_provider != self.provider:
+            yield Fault(
+                ("as_provider",),
+                f'"{self.as_provider}" does not take evidence of "aa_provider": '
+                f'"{self.aa_provider}"',
+            )
+        if self.as_provider == "ita" and "as_headers" in written_keys(self):
+            yield Fault(("as_headers",), 'goes with "as_provider": "coco" only')
         if self.as_provider == "coco" and self.api_key is not None:
             yield Fault(("api_key",), 'goes with "as_provider": "ita" only')
         if self.as_headers and self.as_addr is None:

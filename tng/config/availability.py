@@ -14,7 +14,6 @@ from tng.config.entry import Egress, Ingress
 from tng.config.model import TngConfig
 from tng.config.problems import dump_path, quote
 from tng.config.strict import StrictModel, json_names
-from tng.config.verify import Verify
 from tng.config.walk import Path, walk
 
 NOT_YET: Final = "not available in this version"
@@ -24,13 +23,6 @@ UNAVAILABLE_KEYS: Final[frozenset[tuple[type[StrictModel], str]]] = frozenset(
     {
         (TngConfig, "metric"),
         (TngConfig, "trace"),
-        (Ingress, "netfilter_udp"),
-        (Egress, "netfilter_udp"),
-        (Verify, "verify_signer_transparency"),
-        (Verify, "reference_values"),
-        (Verify, "ita_jwks_addr"),
-        (Verify, "api_key"),
-        (Attest, "api_key"),
     }
 )
 """Keys, by their names in Python; they may be absent, null, false or empty."""
@@ -41,11 +33,8 @@ EXEC_ONLY: Final[frozenset[tuple[type[StrictModel], str]]] = frozenset(
 """Keys that need a program to run: `tng exec` has one, `tng launch` has none."""
 
 UNAVAILABLE_VALUES: Final[dict[tuple[type[StrictModel], str], frozenset[str]]] = {
-    (Attest, "aa_provider"): frozenset({"ita", "ita_asr"}),
     (Attest, "aa_type"): frozenset({"builtin"}),
-    (Attest, "as_provider"): frozenset({"ita"}),
     (Attest, "as_type"): frozenset({"builtin"}),
-    (Verify, "as_provider"): frozenset({"ita"}),
 }
 """Values of keys that are there otherwise."""
 

@@ -174,6 +174,7 @@ class ServerConnection:
         self.idle_timeout_s = idle_timeout_s
         self._idle: Task | None = None
         self._is_draining = False
+        self._is_used = False
 
     def let_idle_go(self) -> None:
         """End the connection if it waits for a request; otherwise after the request under way."""
@@ -210,14 +211,18 @@ class ServerConnection:
         )
 
     async def _first_octets(self) -> bytes:
-        data = self._client.receive_nowait(RECEIVE_SIZE)  # whoever asks mostly speaks at once
-        if data is not None:
-            return data
+        # Whoever connects mostly speaks at once; whoever has just been answered does not.
+        if not self._is_used or self._client.has_octets:
+            self._is_used = True
+            data = self._client.receive_nowait(RECEIVE_SIZE)
+            if data is not None:
+                return data
         if self._is_draining:
             return b""
         self._idle = self._reactor.current
         try:
             with self._reactor.deadline(self.idle_timeout_s, _IdleTooLongError):
+                await self._client.wait_readable()
                 return await self._client.receive(RECEIVE_SIZE)
         except _IdleTooLongError:
             return b""

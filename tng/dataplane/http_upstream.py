@@ -10,6 +10,7 @@ Invariant: a connection goes back to the pool only when both messages on it were
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Final
 
@@ -186,19 +187,36 @@ class Upstream:
         self._is_persistent = is_persistent(head)
 
     async def _one_head(self) -> ResponseHead:
-        data = bytearray(self._data)
+        data = bytes(self._data) or await self._first_octets()
+        length = find_head_end(data)
+        if length < 0:
+            data = await self._whole_head(data)
+            length = find_head_end(data)
+        self._data = data[length:]
+        return parse_response_head(data[:length])
+
+    async def _first_octets(self) -> bytes:
+        """The beginning of an answer, which is never there as soon as the request is sent."""
+        if not self.end.is_closed:  # else nothing would wake us, and reading says why
+            await self.end.wait_readable()
+        return await self._more()
+
+    async def _whole_head(self, begin: bytes) -> bytes:
+        data = bytearray(begin)
         searched = 0
-        while (length := find_head_end(data, searched)) < 0:
+        while find_head_end(data, searched) < 0:
             if len(data) > MAX_HEAD_SIZE:
                 raise RemoteProtocolError(f"a response head of more than {MAX_HEAD_SIZE} octets")
             searched = max(0, len(data) - 3)
-            more = await self.end.receive(_RECEIVE_SIZE)
-            if not more:
-                raise RemoteProtocolError("the server closed before it answered")
-            self.heard = True
-            data += more
-        self._data = bytes(data[length:])
-        return parse_response_head(bytes(data[:length]))
+            data += await self._more()
+        return bytes(data)
+
+    async def _more(self) -> bytes:
+        data = await self.end.receive(_RECEIVE_SIZE)
+        if not data:
+            raise RemoteProtocolError("the server closed before it answered")
+        self.heard = True
+        return data
 
 
 Connect = Callable[[], Awaitable[SocketEnd]]
@@ -206,14 +224,18 @@ Connect = Callable[[], Awaitable[SocketEnd]]
 
 
 class _Idle:
-    """A connection that waits in the pool."""
+    """A connection that waits in the pool.
 
-    __slots__ = ("drop", "timer", "upstream")
+    Attributes:
+        upstream: the connection.
+        since: monotonic time in seconds at which it began to wait.
+    """
 
-    def __init__(self, upstream: Upstream, timer: Timer, drop: Callable[[], None]) -> None:
+    __slots__ = ("since", "upstream")
+
+    def __init__(self, upstream: Upstream, since: float) -> None:
         self.upstream = upstream
-        self.timer = timer
-        self.drop = drop
+        self.since = since
 
 
 class UpstreamPool:
@@ -221,7 +243,7 @@ class UpstreamPool:
 
     Args:
         reactor: where they live.
-        idle_s: seconds that one may wait.
+        idle_s: seconds that one may wait, and up to half as long again.
     """
 
     def __init__(self, reactor: Reactor, idle_s: float = IDLE_S) -> None:
@@ -230,6 +252,7 @@ class UpstreamPool:
         self._count = 0
         self._idle: dict[Hashable, collections.deque[_Idle]] = {}
         self._is_draining = False
+        self._sweeper: Timer | None = None
 
     async def take(self, key: Hashable, connect: Connect) -> Upstream:
         """A connection for one request: the one used last, or a new one.
@@ -260,25 +283,20 @@ class UpstreamPool:
     def put(self, key: Hashable, upstream: Upstream) -> None:
         """Keep a connection whose response is complete; close it if it cannot be used again."""
         end = upstream.end
-        count = len(self._idle.get(key, ()))
-        is_full = count >= MAX_IDLE or self._count >= MAX_IDLE_IN_ALL
+        held = self._idle.get(key)
+        is_full = self._count >= MAX_IDLE_IN_ALL or (held is not None and len(held) >= MAX_IDLE)
         if self._is_draining or not upstream.is_reusable or is_full:
             end.close()
             return
-
-        def drop() -> None:
-            self._drop(key, idle)
-
-        def heard() -> None:
-            # Octets or the end: whatever a server says unasked, this connection is over.
-            if not _is_silent(end):
-                drop()
-
-        idle = _Idle(upstream, self._reactor.call_later(self._idle_s, drop), drop)
-        self._reactor.at_stop.add(drop)
-        self._idle.setdefault(key, collections.deque()).append(idle)
+        if held is None:
+            held = self._idle[key] = collections.deque()
+        idle = _Idle(upstream, self._reactor.now)
+        held.append(idle)
         self._count += 1
-        end.notify_readable(heard)
+        end.notify_readable(functools.partial(self._heard, key, idle))
+        if self._sweeper is None:
+            self._sweeper = self._reactor.call_later(self._idle_s / 2, self._sweep)
+            self._reactor.at_stop.add(self.drain)
 
     def drain(self) -> None:
         """Close every unused connection, and those in use when they come back."""
@@ -287,14 +305,29 @@ class UpstreamPool:
             for idle in list(held):
                 self._drop(key, idle)
 
+    def _sweep(self) -> None:
+        """Close what has waited too long; one look at all of them costs less than a timer each."""
+        self._sweeper = None
+        latest = self._reactor.now - self._idle_s
+        for key, held in list(self._idle.items()):
+            for idle in [idle for idle in held if idle.since <= latest]:
+                self._drop(key, idle)
+        if self._count:
+            self._sweeper = self._reactor.call_later(self._idle_s / 2, self._sweep)
+        else:
+            self._reactor.at_stop.discard(self.drain)
+
+    def _heard(self, key: Hashable, idle: _Idle) -> None:
+        """Octets or the end: whatever a server says unasked, this connection is over."""
+        if not _is_silent(idle.upstream.end):
+            self._drop(key, idle)
+
     def _drop(self, key: Hashable, idle: _Idle) -> None:
         self._remove(key, idle)
         idle.upstream.end.close()
 
     def _remove(self, key: Hashable, idle: _Idle) -> None:
-        idle.timer.cancel()
-        self._reactor.at_stop.discard(idle.drop)
-        idle.upstream.end.notify_readable(None)
+        idle.upstream.end.notify_readable(None)  # else the connection would lead back to `idle`
         held = self._idle[key]
         held.remove(idle)
         self._count -= 1

@@ -23,9 +23,7 @@ from tng.dataplane.reactor import Reactor
 from tng.endpoint import Endpoint
 from tng.errors import TngError
 from tng.gateway.control import ControlInterface
-from tng.gateway.egress.entry import build_egress
 from tng.gateway.entries import Entry, Serve, Services, Trust
-from tng.gateway.ingress.entry import build_ingress
 from tng.gateway.lifetime import run_until_signalled
 from tng.gateway.netfilter.capturing import Captures, captures_of
 from tng.gateway.netfilter.sockets import MarkedDialer, MarkedSockets
@@ -78,10 +76,7 @@ class Gateway:
         )
         services = Services(self._reactor, bridge, dialer, clock, trust or Trust())
         self._bridge = bridge
-        self.entries: list[Entry] = [
-            *(build_ingress(i, entry, services) for i, entry in enumerate(config.add_ingress)),
-            *(build_egress(i, entry, services) for i, entry in enumerate(config.add_egress)),
-        ]
+        self.entries = _entries(config, services)
         self.dangers = dangers(config)
         self._datagrams = [entry.datagrams for entry in self.entries if entry.datagrams]
         self._listeners: list[Listener] = []
@@ -204,8 +199,9 @@ class Gateway:
                     listening = self._make_socket(endpoint.host, endpoint.port)
                     bound.append((listening, endpoint, serve))
                     self._captures.led_to(f"{entry.path}.{entry.mode}", listening)
-            for datagrams in self._datagrams:
-                datagrams.bind()
+            for entry in self.entries:
+                if entry.datagrams is not None:
+                    self._captures.led_to(f"{entry.path}.{entry.mode}", entry.datagrams.bind())
         except BaseException:
             for listening, _, _ in bound:
                 listening.close()
@@ -242,6 +238,20 @@ class Gateway:
             if entry.tunnel is not None:
                 entry.tunnel.drain()
             entry.let_idle_go()
+
+
+def _entries(config: TngConfig, services: Services) -> list[Entry]:
+    """The entries of both sides; the modules of a side that is not there are not loaded."""
+    entries: list[Entry] = []
+    if config.add_ingress:
+        from tng.gateway.ingress.entry import build_ingress
+
+        entries += [build_ingress(i, entry, services) for i, entry in enumerate(config.add_ingress)]
+    if config.add_egress:
+        from tng.gateway.egress.entry import build_egress
+
+        entries += [build_egress(i, entry, services) for i, entry in enumerate(config.add_egress)]
+    return entries
 
 
 def _server(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tng.endpoint import Endpoint
-from tng.gateway.egress.mapping_udp import MappingUdpEgress
-from tng.gateway.ingress.mapping_udp import MappingUdpIngress
+from tng.gateway.egress import mapping_udp as mapping_out
+from tng.gateway.egress import netfilter_udp as netfilter_out
+from tng.gateway.egress.datagram_sessions import DatagramEgress
+from tng.gateway.ingress import mapping_udp as mapping_in
+from tng.gateway.ingress import netfilter_udp as netfilter_in
+from tng.gateway.ingress.datagram_clients import DatagramIngress
 from tng.tunnel.quic.client import QuicClient
 
 if TYPE_CHECKING:
@@ -26,18 +29,15 @@ def make_datagram_ingress(
     meter: EntryMeter,
 ) -> DatagramEntry:
     """The UDP mode of an `add_ingress` entry."""
-    mode = entry.mapping_udp
-    if mode is None:
-        raise AssertionError(f"{entry.mode!r} is no UDP mode of this version")
-    client = QuicClient(identity, verifier, clock, mode.idle_timeout_secs)
-    return MappingUdpIngress(
-        client,
-        Endpoint(mode.listen.host, mode.listen.port),
-        Endpoint(mode.target.host or "", mode.target.port),
-        mode.idle_timeout_secs,
-        entry.quic.max_datagram_size if entry.quic else None,
-        meter,
-    )
+    if entry.mapping_udp is not None:
+        idle_s, door = entry.mapping_udp.idle_timeout_secs, mapping_in.door(entry.mapping_udp)
+    elif entry.netfilter_udp is not None:
+        idle_s, door = entry.netfilter_udp.idle_timeout_secs, netfilter_in.door(entry.netfilter_udp)
+    else:
+        raise AssertionError(f"{entry.mode!r} is no UDP mode")
+    client = QuicClient(identity, verifier, clock, idle_s, door.mark)
+    largest = entry.quic.max_datagram_size if entry.quic else None
+    return DatagramIngress(door, client, idle_s, largest, meter)
 
 
 def make_datagram_egress(
@@ -48,16 +48,12 @@ def make_datagram_egress(
     meter: EntryMeter,
 ) -> DatagramEntry:
     """The UDP mode of an `add_egress` entry."""
-    mode = entry.mapping_udp
-    if mode is None:
-        raise AssertionError(f"{entry.mode!r} is no UDP mode of this version")
-    return MappingUdpEgress(
-        identity,
-        verifier,
-        clock,
-        Endpoint(mode.listen.host, mode.listen.port),
-        Endpoint(mode.target.host or "", mode.target.port),
-        mode.idle_timeout_secs,
-        entry.quic.max_datagram_size if entry.quic else None,
-        meter,
-    )
+    if entry.mapping_udp is not None:
+        idle_s, door = entry.mapping_udp.idle_timeout_secs, mapping_out.door(entry.mapping_udp)
+    elif entry.netfilter_udp is not None:
+        idle_s = entry.netfilter_udp.idle_timeout_secs
+        door = netfilter_out.door(entry.netfilter_udp)
+    else:
+        raise AssertionError(f"{entry.mode!r} is no UDP mode")
+    largest = entry.quic.max_datagram_size if entry.quic else None
+    return DatagramEgress(door, identity, verifier, clock, idle_s, largest, meter)

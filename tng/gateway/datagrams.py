@@ -29,6 +29,10 @@ KEEP_ALIVE_S: Final = 10.0
 """Seconds of silence after which a peer is told that a session still lives: a third of the idle
 timeout that the reference announces (v2.12.0)."""
 
+PATIENCE_S: Final = 10.0
+"""Seconds that an egress waits longer than its idle timeout: the side that has the clients closes,
+and it can open another session for a datagram that meets the end of one."""
+
 QUIET_S: Final = 0.5
 """Seconds without a datagram after which a session may be closed when the gateway stops: there is
 nothing in a flow of datagrams that says that it is complete."""
@@ -94,16 +98,13 @@ def need_quic(path: str) -> None:
         ) from exc
 
 
-async def watch(
-    session: Session, idle_s: float, lifetime_s: float | None, *, keep_alive: bool
-) -> str:
-    """Wait for the end of a session.
+async def watch(session: Session, idle_s: float, lifetime_s: float | None) -> str:
+    """Wait for the end of a session, and keep it from timing out before it is idle.
 
     Args:
         session: open.
         idle_s: seconds without a datagram that end it.
         lifetime_s: seconds that it may last in all, None for no bound.
-        keep_alive: whether this side keeps it from timing out before it is idle.
 
     Returns:
         Why it ends, in words.
@@ -113,7 +114,7 @@ async def watch(
             silent = trio.current_time() - session.last_datagram_at
             if silent >= idle_s:
                 return "idle"
-            if keep_alive and silent >= KEEP_ALIVE_S:
+            if silent >= KEEP_ALIVE_S:
                 session.keep_alive()
             with trio.move_on_after(min(idle_s - silent, KEEP_ALIVE_S)):
                 await session.ended.wait()

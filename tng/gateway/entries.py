@@ -8,33 +8,36 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from tng.attest.appraiser.base import Appraiser
-from tng.attest.appraiser.factory import make_appraiser
-from tng.attest.attester.factory import make_attester
+from tng.attest.attester.factory import make_any_attester
 from tng.attest.credential import CredentialSource
+from tng.attest.passport import make_issuer
 from tng.attest.statement_source import StatementSource, make_statement_source
 from tng.attest.verifier.base import StatementVerifier, Verifier
 from tng.attest.verifier.factory import make_any_verifier
 from tng.clock import Clock
-from tng.config.capture import EgressNetfilter, Netfilter
+from tng.config.capture import (
+    EgressNetfilter,
+    EgressNetfilterUdp,
+    Netfilter,
+    NetfilterUdp,
+)
 from tng.config.model import Attest, Egress, Ingress, Verify
 from tng.config.ohttp import EgressOhttp
 from tng.dataplane.reactor import Reactor
 from tng.endpoint import Endpoint
 from tng.gateway.datagrams import DatagramEntry
 from tng.gateway.netfilter.sockets import MarkedDialer
-from tng.gateway.ohttp_entries import (
-    OpenSource,
-    key_source,
-)
 from tng.observe.metrics import EntryMeter, Side
 from tng.tunnel.bridge import Bridge
 from tng.tunnel.dialer import Dialer
-from tng.tunnel.ohttp.key_source import KeySource
 from tng.tunnel.ohttp.replay import ReplayGuard, Replays
 from tng.tunnel.rats_tls.identity import Identity, Source
+
+if TYPE_CHECKING:
+    from tng.gateway.ohttp_entries import OpenSource
+    from tng.tunnel.ohttp.key_source import KeySource
 
 Serve = Callable[[socket.socket, Endpoint], Coroutine[None, None, None]]
 """Serves one accepted TCP connection, given the client's address."""
@@ -45,12 +48,15 @@ TargetOf = Callable[[socket.socket], Endpoint | None]
 
 def make_source(attest: Attest, clock: Clock) -> Source:
     """The source of our certificates that the configuration names."""
-    appraiser: Appraiser | None = None
-    if attest.model == "passport":
-        appraiser = make_appraiser(attest, "attest")
-        if appraiser is None:
-            raise AssertionError("a passport without as_addr has passed the check of the model")
-    return CredentialSource(make_attester(attest), clock, appraiser, attest.policy_ids)
+    attester, issuer = make_any_attester(attest), make_issuer(attest)
+    return CredentialSource(attester, clock, issuer, attest.policy_ids)
+
+
+def make_key_source(where: str, settings: EgressOhttp, services: Services) -> KeySource:
+    """The source of HPKE keys that the configuration names; see `ohttp_entries.key_source`."""
+    from tng.gateway.ohttp_entries import key_source  # starting costs what is used
+
+    return key_source(where, settings, services)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,7 @@ class Trust:
     make_source: Callable[[Attest, Clock], Source] = make_source
     make_verifier: Callable[[tuple[Verify, ...], Clock], StatementVerifier] = make_any_verifier
     make_statement_source: Callable[[Attest, Clock], StatementSource] = make_statement_source
-    make_key_source: Callable[[str, EgressOhttp, Services], KeySource] = key_source
+    make_key_source: Callable[[str, EgressOhttp, Services], KeySource] = make_key_source
     make_replays: Callable[[], Replays] = ReplayGuard
 
 
@@ -164,9 +170,10 @@ def dialer_of(entry: Ingress | Egress, services: Services) -> Dialer:
     return MarkedDialer(services.reactor, services.bridge, entry.netfilter.so_mark)
 
 
-def captured_at(capture: Netfilter | EgressNetfilter) -> Endpoint:
-    """Where rules lead to: TPROXY to loopback, REDIRECT to whatever address the client used."""
-    host = "127.0.0.1" if isinstance(capture, Netfilter) else "0.0.0.0"  # noqa: S104
+def captured_at(capture: Netfilter | EgressNetfilter | NetfilterUdp) -> Endpoint:
+    """Where rules lead to: at an ingress to loopback, at an egress whatever address was used."""
+    is_egress = isinstance(capture, EgressNetfilter | EgressNetfilterUdp)
+    host = "0.0.0.0" if is_egress else "127.0.0.1"  # noqa: S104
     return Endpoint(host, capture.listen_port or 0)
 
 

@@ -24,6 +24,8 @@ def labels_of(side: Side, number: int, entry: Ingress | Egress) -> dict[str, str
         listen, target = entry.mapping.rules[0].pairs()[0]
     elif entry.netfilter is not None and entry.netfilter.listen_port is not None:
         listen = captured_at(entry.netfilter)
+    elif entry.netfilter_udp is not None and entry.netfilter_udp.listen_port is not None:
+        listen = captured_at(entry.netfilter_udp)
     elif entry.mapping_udp is not None:
         udp = entry.mapping_udp
         listen = Endpoint(udp.listen.host, udp.listen.port)

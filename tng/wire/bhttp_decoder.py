@@ -140,7 +140,8 @@ class Decoder:
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
         self._phase = _Phase.HEAD
-        self._read: Callable[[bytes, int], int] = self._read_framing
+        # A function, not a method: one that is bound would lead back to its decoder.
+        self._read: Callable[[Decoder, bytes, int], int] = Decoder._read_framing
         self._events: list[Event] = []
         self._held = bytearray()  # the beginning of something unfinished
         self._needed = 0  # octets it has to have before it is worth another look
@@ -172,7 +173,7 @@ class Decoder:
         at = 0
         try:
             while at < len(data):
-                at = self._read(data, at)
+                at = self._read(self, data, at)
         except _MissingError as missing:
             self._needed = missing.end - at
             self._held += data[at:]
@@ -210,7 +211,7 @@ class Decoder:
         if (indicator & 1 == 1) != (self._kind == "response"):
             raise WrongKindError(f"expected a {self._kind}, got a message of the other kind")
         self._is_indeterminate = indicator >= 2
-        self._read = self._read_request_line if self._kind == "request" else self._read_status
+        self._read = Decoder._read_request_line if self._kind == "request" else Decoder._read_status
         return after
 
     def _read_request_line(self, data: bytes, at: int) -> int:
@@ -301,7 +302,7 @@ class Decoder:
         if self._announced is not None and self._content_size > self._announced:
             raise BhttpError(f"more content than the {self._announced} octets of Content-Length")
         if size:
-            self._read = self._read_content
+            self._read = Decoder._read_content
         else:
             self._end_content()
         return after
@@ -312,7 +313,7 @@ class Decoder:
         self._left -= end - at
         if not self._left:
             if self._is_indeterminate:
-                self._read = self._read_content_size
+                self._read = Decoder._read_content_size
             else:
                 self._end_content()
         return end
@@ -327,7 +328,7 @@ class Decoder:
 
     def _begin_section(self) -> None:
         self._fields = []
-        self._read = self._read_fields if self._is_indeterminate else self._read_known_section
+        self._read = Decoder._read_fields if self._is_indeterminate else Decoder._read_known_section
 
     def _end_section(self) -> None:
         fields, self._fields = self._fields, []
@@ -340,7 +341,7 @@ class Decoder:
             self._informational += 1
             if self._informational > MAX_INFORMATIONAL:
                 raise BhttpError(f"more than {MAX_INFORMATIONAL} informational responses")
-            self._read = self._read_status
+            self._read = Decoder._read_status
         else:
             self._end_head(fields)
 
@@ -354,7 +355,7 @@ class Decoder:
         else:
             self._events.append(ResponseHead(self._status, fields))
         self._phase = _Phase.CONTENT
-        self._read = self._read_content_size
+        self._read = Decoder._read_content_size
 
     def _end_content(self) -> None:
         # A response to HEAD announces the content that it leaves out; a 304 does so too.
@@ -371,7 +372,7 @@ class Decoder:
     def _end_message(self, trailers: Fields | None = None) -> None:
         self._events.append(End(trailers or []))
         self._phase = _Phase.PADDING
-        self._read = self._read_padding
+        self._read = Decoder._read_padding
 
     def _may_lack_content(self) -> bool:
         """Whether a message that ends after its head is whole."""

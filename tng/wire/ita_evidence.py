@@ -59,7 +59,9 @@ class ItaNonce:
         for name in _NONCE_MEMBERS:
             text: str = getattr(self, name)
             if not 0 < len(text) <= MAX_NONCE_TEXT:
-                _fail(f"nonce member {name} has {len(text)} characters, expected 1-{MAX_NONCE_TEXT}")
+                _fail(
+                    f"nonce member {name} has {len(text)} characters, expected 1-{MAX_NONCE_TEXT}"
+                )
             try:
                 base64.b64decode(text, validate=True)
             except ValueError as exc:
@@ -154,7 +156,9 @@ def make_ita_evidence(
     return ItaEvidence(quote, runtime_data, nonce, gpu)
 
 
-def make_gpu_evidence(evidence: object, certificate: object, arch: object, nonce: object) -> GpuEvidence:
+def make_gpu_evidence(
+    evidence: object, certificate: object, arch: object, nonce: object
+) -> GpuEvidence:
     """The evidence of a GPU, once types and sizes have been checked.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import pathlib
 
@@ -27,7 +28,7 @@ from tng.verdict import Outcome
 
 pytest.importorskip("regorus", reason="no Rego engine installed (extra `rego`)")
 
-from tng.attest.policy.rego import load_engine  # noqa: E402 - after the skip
+from tng.attest.policy.rego import load_engine
 
 ENGINE = load_engine()
 SHARED = pathlib.Path(__file__).resolve().parents[4] / "shared" / "vectors" / "attestation"
@@ -41,6 +42,7 @@ STRICT_CONDITIONS = """
 VENDOR = 'input.tdx.quote.header.vendor_id == "939a7233f79c4ca9940a0db3957f0607"'
 
 
+@functools.cache
 def text(name: str) -> str:
     path = SHARED / "policies" / f"{name}.rego"
     if not path.is_file():
@@ -80,18 +82,23 @@ def answer(
         return None
 
 
-def agree(name: str, claims: dict[str, object], references: dict[str, object]) -> None:
+@functools.cache
+def rego_of(name: str) -> AppraisalPolicy:
     native, make_text = TWINS[name]
-    rego = make_rego_policy(native.policy_id, make_text(), ENGINE)
+    return make_rego_policy(native.policy_id, make_text(), ENGINE)
+
+
+def agree(name: str, claims: dict[str, object], references: dict[str, object]) -> None:
+    native, rego = TWINS[name][0], rego_of(name)
     said, expected = answer(native, claims, references), answer(rego, claims, references)
     if expected is None:
         # Where the engine stops, the twin may stop or doubt, and never affirms.
-        assert said is None or affirms_nothing_new(native, claims, references)
+        assert said is None or doubts(native, claims, references)
     else:
         assert said == expected
 
 
-def affirms_nothing_new(native: NativePolicy, claims, references) -> bool:
+def doubts(native: NativePolicy, claims, references) -> bool:
     appraisal = native.evaluate(claims, references)
     return any(rule.outcome is Outcome.FAIL for rule in appraisal.rules)
 
@@ -285,6 +292,7 @@ def devices(draw: st.DrawFn) -> dict[str, object]:
     return {tee: claims}
 
 
+@pytest.mark.slow
 @every_twin
 @given(claims=devices(), known=st.sets(st.sampled_from(sorted(REFERENCES))))
 def test_twin_and_text_say_the_same_of_any_claims(name: str, claims, known: set[str]) -> None:
@@ -304,7 +312,7 @@ def test_a_real_guest_is_affirmed_with_its_reference_values_and_not_without() ->
     }
     for name in values:
         fewer = {key: value for key, value in values.items() if key != name}
-        with pytest.raises(UntrustedPeerError, match="executables is 33|configuration is 36"):
+        with pytest.raises(UntrustedPeerError, match=r"executables is 33|configuration is 36"):
             HARDWARE_WITH_REFERENCE_VALUES.evaluate(evidence, fewer).require_affirming()
     for name in TWINS:
         agree(name, evidence, values)

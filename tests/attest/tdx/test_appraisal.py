@@ -90,6 +90,17 @@ def test_claims_have_the_form_of_a_trustees_token(platform):
     json.dumps(claims)
 
 
+@pytest.mark.parametrize(
+    ("version", "report"), [(4, "version 4, TD report 1.0"), (5, "version 5, TD report 1.5")]
+)
+def test_the_checks_tell_the_kind_of_report_and_the_attributes(workshop, version, report):
+    appraisal = workshop.judge(workshop.quote(version=version))
+    assert appraisal.checks[1].detail.startswith(report)
+    assert appraisal.checks[6].detail == "debug is off; attributes: sept_ve_disable"
+    body = appraisal.claims["tdx"]["quote"]["body"]
+    assert ("tee_tcb_svn2" in body) is ("mr_servicetd" in body) is (version == 5)
+
+
 def test_what_the_caller_does_not_ask_is_skipped_and_shown(platform):
     evidence = json.loads(platform.evidence(REPORT_DATA))
     del evidence["cc_eventlog"]

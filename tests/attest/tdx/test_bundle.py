@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tng.attest.tdx.bundle import MAX_FILES, collateral_from_files
+from tng.attest.tdx.collateral_cache import CollateralFolder, Kept
 from tng.attest.tdx.quote import parse_quote
 from tng.attest.tdx.simulator.collateral import make_collateral
 from tng.errors import AppraiserError, ErrorCode
@@ -38,6 +39,18 @@ def test_in_a_folder_the_newest_for_the_platform_is_found(workshop, quote, tmp_p
     (tmp_path / "c.json").write_text("{}")
     (tmp_path / "d.txt").write_text("text")
     assert collateral_from_files(tmp_path, quote) == newer
+
+
+def test_a_folder_may_be_one_that_a_client_has_filled(workshop, quote, tmp_path):
+    kept = Kept(workshop.collateral, workshop.now)
+    CollateralFolder(tmp_path).save("50806f000000-platform", kept)
+    assert collateral_from_files(tmp_path, quote) == workshop.collateral
+
+
+def test_a_broken_part_makes_collateral_that_is_for_no_platform(workshop, quote, tmp_path):
+    broken = workshop.with_members(pck_crl=b"?")
+    (tmp_path / "a.json").write_text(broken.to_json())
+    refused(tmp_path, quote, "no collateral for FMSPC")
 
 
 def test_collateral_of_another_platform_is_left_alone(workshop, quote, tmp_path):

@@ -238,7 +238,7 @@ def test_a_domain_under_debug_is_refused_profiling_and_reserved_bits_included(wo
 @pytest.mark.parametrize("attributes", [0, 256 | TD_SEPT_VE_DISABLE, 1 << 29 | TD_SEPT_VE_DISABLE])
 def test_other_unsafe_attributes_are_refused(workshop, attributes):
     quote = workshop.quote(td_attributes=attributes)
-    refused(ErrorCode.QUOTE_INVALID, 3, "attributes are set|SEPT_VE|migration", workshop, quote)
+    refused(ErrorCode.POLICY_DENIED, 7, "attributes are set|SEPT_VE|migration", workshop, quote)
 
 
 def test_harmless_attributes_are_accepted(workshop):
@@ -248,7 +248,10 @@ def test_harmless_attributes_are_accepted(workshop):
 
 def test_a_service_domain_is_refused(workshop):
     quote = workshop.quote(version=5, mr_servicetd=b"s" * 48)
-    refused(ErrorCode.QUOTE_INVALID, 3, "service TD", workshop, quote)
+    refused(ErrorCode.POLICY_DENIED, 7, "service TD: a service domain", workshop, quote)
+    changed = bytearray(quote)
+    changed[60] ^= 1  # under the signature, which is asked about first
+    refused(ErrorCode.QUOTE_INVALID, 3, "signature", workshop, bytes(changed))
 
 
 # --- signatures, chains, roles ---

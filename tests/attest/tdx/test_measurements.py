@@ -70,6 +70,12 @@ def test_what_has_none(event):
     assert names(event) == []
 
 
+def test_what_an_agent_said_may_be_null(workshop):
+    named = named_measurements([tagged(AAEL_TAG, b"example.com load null")])
+    fields = parse_quote(workshop.quote()).body.claims()
+    assert reference_values(fields, named)["AA.eventlog.example.com.load"] == [None]
+
+
 def test_an_event_of_the_wrong_form_is_an_error():
     with pytest.raises(UntrustedPeerError):
         named_measurements([entry(EventType.EV_EVENT_TAG, b"\1")])
@@ -88,6 +94,9 @@ def test_every_entry_with_a_name_is_listed(workshop):
 def test_reference_values_have_the_names_of_both_kinds_of_trustee(workshop):
     quote = parse_quote(workshop.quote())
     named = named_measurements(parse_event_log(workshop.log.to_bytes()))
+    assert [m.name for m in named if m.is_of_agent] == [
+        "AA.eventlog.cryptpilot.alibabacloud.com.load_config"
+    ]
     values = reference_values(quote.body.claims(), (*named, *named))
     for name, digest in workshop.log.digests.items():
         assert values[f"measurement.{name}.SHA-384"] == [digest]

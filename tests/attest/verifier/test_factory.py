@@ -107,3 +107,28 @@ def test_every_section_that_cannot_be_served_is_named(tmp_path):
     assert [problem[:10] for problem in caught.value.problems] == ["verify[0]:", "verify[2]:"]
     with pytest.raises(ConfigError, match="at least one"):
         make_any_verifier((), FixedClock(0))
+
+
+def test_a_service_over_grpc_needs_its_signer_in_a_file(signer, tmp_path):
+    path = tmp_path / "ca.pem"
+    path.write_bytes(signer.chain_pem)
+    for model in ("background_check", "passport"):
+        pinned = verify(model=model, as_type="grpc", trusted_certs_paths=[str(path)])
+        assert isinstance(make_verifier(pinned, FixedClock(0)), TrusteeVerifier)
+        with pytest.raises(ConfigError, match="trusted_certs_paths: required key is missing"):
+            make_verifier(verify(model=model, as_type="grpc"), FixedClock(0))
+    skipped = verify(as_type="grpc", skip_as_token_cert_verify=True)
+    assert isinstance(make_verifier(skipped, FixedClock(0)), TrusteeVerifier)
+
+
+def test_the_builtin_service_needs_nobody(tmp_path):
+    section = Verify.model_validate({"as_type": "builtin"})
+    verifier = make_verifier(section, FixedClock(1_800_000_000))
+    assert verifier.models == ("background_check",)
+    passport = section.model_copy(update={"model": "passport"})
+    with pytest.raises(ConfigError, match="passports"):
+        make_verifier(passport, FixedClock(0))
+    values = [{"type": "sample", "payload": {"type": "path", "path": str(tmp_path / "gone")}}]
+    section = Verify.model_validate({"as_type": "builtin", "reference_values": values})
+    with pytest.raises(ConfigError, match="reference_values"):
+        make_verifier(section, FixedClock(0))

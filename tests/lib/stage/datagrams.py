@@ -78,13 +78,21 @@ async def echo() -> AsyncIterator[Echo]:
 
 
 class Client:
-    """One client of a UDP port; use as a context manager."""
+    """One client of a UDP port; use as a context manager.
 
-    def __init__(self, port: int) -> None:
+    Args:
+        port: of loopback.
+        source: address of its own, of loopback's network; None for the usual one.
+    """
+
+    def __init__(self, port: int, source: str | None = None) -> None:
         self._sock = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._port = port
+        self._source = source
 
     async def __aenter__(self) -> Client:
+        if self._source is not None:
+            await self._sock.bind((self._source, 0))
         await self._sock.connect((LOOPBACK, self._port))
         return self
 

@@ -11,7 +11,7 @@ import grpc
 
 from tng.attest.appraiser.grpc_messages import SERVICE
 from tng.errors import RemoteProtocolError
-from tng.wire.protobuf import dump_fields, parse_fields
+from tng.wire.protobuf import dump_fields, last_text, parse_fields
 
 Respond = Callable[[str, bytes, grpc.ServicerContext], bytes]
 """Method, message and context to the answer; it may abort."""
@@ -88,13 +88,10 @@ def old_service(token: str) -> Iterator[GrpcService]:
         try:
             fields = dict(parse_fields(message))
             for number in (1, 2, 4, 7):
-                value = fields.get(number, b"")
-                if not isinstance(value, bytes):
-                    raise RemoteProtocolError("a number")
-                value.decode()
+                last_text(list(fields.items()), number)
             if not fields[1].isalnum():
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, "unknown tee")
-        except (RemoteProtocolError, UnicodeDecodeError, KeyError):
+        except (RemoteProtocolError, KeyError):
             context.abort(grpc.StatusCode.INTERNAL, "failed to decode Protobuf message")
         service.flat.append(fields)
         return dump_fields([(1, token.encode())])

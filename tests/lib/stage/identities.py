@@ -31,6 +31,8 @@ class Vouching(StatementSource):
         expires_at: `exp` of the tokens, Unix time in seconds.
     """
 
+    provider = "coco"
+
     def __init__(self, model: str = "background_check", expires_at: float = 4102444800.0) -> None:
         self._model = model
         self.expires_at = expires_at

@@ -12,15 +12,14 @@ from tng.attest.appraiser.builtin import BuiltinAppraiser
 from tng.attest.appraiser.devices import SampleJudge, TdxJudge
 from tng.attest.appraiser.ear_issuer import EarIssuer
 from tng.attest.policy.factory import make_policy
+from tng.attest.reference_values.factory import load_reference_values
 from tng.attest.tdx.collateral_settings import CollateralSettings
 from tng.attest.tdx.pccs import PccsCollateral
-from tng.errors import ConfigError
 
 if TYPE_CHECKING:
     from cryptography import x509
 
     from tng.attest.appraiser.devices import DeviceJudge
-    from tng.attest.policy.base import References
     from tng.clock import Clock
     from tng.config.model import Verify
 
@@ -42,12 +41,7 @@ def make_builtin(
     issuer = EarIssuer(clock.now())
     # The policy decides about `sample`: only one that trusts everything affirms such evidence.
     judges: dict[str, DeviceJudge] = {"sample": SampleJudge(), "tdx": TdxJudge(source, clock)}
-    policy, references = make_policy(verify.attestation_policy), _references(verify)
+    policy = make_policy(verify.attestation_policy)
+    references = load_reference_values(verify.reference_values or ())
     appraiser = BuiltinAppraiser(judges, policy, references, issuer, clock, source)
     return appraiser, issuer.ca_certificate
-
-
-def _references(verify: Verify) -> References:
-    if verify.reference_values:
-        raise ConfigError(["verify.reference_values: not available in this version"])
-    return {}

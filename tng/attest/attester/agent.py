@@ -10,7 +10,8 @@ Invariant: every call ends within `DEADLINE`, whatever the agent does, and with 
 from __future__ import annotations
 
 import logging
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 import trio
 
@@ -27,6 +28,8 @@ from tng.wire.ttrpc import (
     dump_request,
     parse_response,
 )
+
+_T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +66,27 @@ class AgentAttester:
 
     async def get_evidence(self, report_data: bytes) -> TeeEvidence:
         """Ask the agent to vouch for `report_data` (see `Attester`)."""
+
+        async def ask(calls: _Calls) -> TeeEvidence:
+            primary = await self._primary(calls, report_data)
+            additional = await self._additional(calls, b"")
+            return make_evidence(self._source, primary.tee, primary.evidence, additional)
+
+        return await self._within_deadline(ask)
+
+    async def get_primary(self, report_data: bytes) -> TeeEvidence:
+        """The same without further devices (see `ita.DeviceAttester`)."""
+        return await self._within_deadline(lambda calls: self._primary(calls, report_data))
+
+    async def get_additional(self, runtime_data: bytes) -> bytes:
+        """Evidence of further devices over `runtime_data` (see `ita.DeviceAttester`)."""
+        return await self._within_deadline(lambda calls: self._additional(calls, runtime_data))
+
+    async def _within_deadline(self, ask: Callable[[_Calls], Awaitable[_T]]) -> _T:
         try:
             with trio.fail_after(self._deadline):
-                return await self._ask(report_data)
+                async with await self._connect() as stream:
+                    return await ask(_Calls(stream, self._deadline))
         except trio.TooSlowError as exc:
             raise EvidenceError(
                 f"{self._source} gave no evidence within {self._deadline:g} s; "
@@ -79,15 +100,11 @@ class AgentAttester:
         except (OSError, trio.BrokenResourceError) as exc:
             raise EvidenceError(f"{self._source} broke the connection: {exc}") from exc
 
-    async def _ask(self, report_data: bytes) -> TeeEvidence:
-        async with await self._connect() as stream:
-            calls = _Calls(stream, self._deadline)
-            argument = dump_fields([(1, report_data)])
-            evidence = self._result(await calls.call("GetEvidence", argument), "GetEvidence")
-            tee = self._result(await calls.call("GetTeeType", b""), "GetTeeType")
-            answer = await calls.call("GetAdditionalEvidence", b"")
-        additional = self._additional(answer)
-        return make_evidence(self._source, tee.decode(errors="replace"), evidence, additional)
+    async def _primary(self, calls: _Calls, report_data: bytes) -> TeeEvidence:
+        argument = dump_fields([(1, report_data)])
+        evidence = self._result(await calls.call("GetEvidence", argument), "GetEvidence")
+        tee = self._result(await calls.call("GetTeeType", b""), "GetTeeType")
+        return make_evidence(self._source, tee.decode(errors="replace"), evidence, b"")
 
     async def _connect(self) -> trio.SocketStream:
         try:
@@ -108,7 +125,9 @@ class AgentAttester:
             )
         return last_bytes(parse_fields(response.payload), 1)
 
-    def _additional(self, response: Response) -> bytes:
+    async def _additional(self, calls: _Calls, runtime_data: bytes) -> bytes:
+        argument = dump_fields([(1, runtime_data)]) if runtime_data else b""
+        response = await calls.call("GetAdditionalEvidence", argument)
         if not response.code:
             return last_bytes(parse_fields(response.payload), 1)
         if not self._warned:  # agents without further devices answer so every time

@@ -1,4 +1,4 @@
-"""The api-server-rest of Confidential Containers as a source of evidence (`coco_asr`).
+"""The api-server-rest of Confidential Containers as a source of evidence (`coco_asr`, `ita_asr`).
 
 Report data goes to its HTTP interface, evidence comes back: GET /info once for the name of the
 TEE, then GET /aa/evidence and GET /aa/additional-evidence.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -21,8 +21,11 @@ from tng.errors import EvidenceError
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Awaitable, Callable
 
     import httpx
+
+_T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +63,24 @@ class AsrAttester:
 
     async def get_evidence(self, report_data: bytes) -> TeeEvidence:
         """Ask the service to vouch for `report_data` (see `Attester`)."""
+
+        async def ask(client: httpx.AsyncClient) -> TeeEvidence:
+            primary = await self._primary(client, report_data)
+            # Empty runtime data, as TNG 2.12 sends it.
+            additional = await self._additional(client, b"")
+            return make_evidence(self._source, primary.tee, primary.evidence, additional)
+
+        return await self._within_deadline(ask)
+
+    async def get_primary(self, report_data: bytes) -> TeeEvidence:
+        """The same without further devices (see `ita.DeviceAttester`)."""
+        return await self._within_deadline(lambda client: self._primary(client, report_data))
+
+    async def get_additional(self, runtime_data: bytes) -> bytes:
+        """Evidence of further devices over `runtime_data` (see `ita.DeviceAttester`)."""
+        return await self._within_deadline(lambda client: self._additional(client, runtime_data))
+
+    async def _within_deadline(self, ask: Callable[[httpx.AsyncClient], Awaitable[_T]]) -> _T:
         import httpx  # here, so that only those who use it pay for it
 
         if self._tls is None:  # once: loading the root certificates takes longer than asking
@@ -72,7 +93,7 @@ class AsrAttester:
         try:
             with trio.fail_after(self._deadline):
                 async with client:
-                    return await self._ask(client, report_data)
+                    return await ask(client)
         except trio.TooSlowError as exc:
             raise EvidenceError(
                 f"{self._source} gave no evidence within {self._deadline:g} s; "
@@ -84,18 +105,20 @@ class AsrAttester:
                 "start the service, or correct attest.asr_addr"
             ) from exc
 
-    async def _ask(self, client: httpx.AsyncClient, report_data: bytes) -> TeeEvidence:
+    async def _primary(self, client: httpx.AsyncClient, report_data: bytes) -> TeeEvidence:
         if self._tee is None:
             self._tee = self._parse_info(await self._get_ok(client, "/info", None))
         evidence = await self._get_ok(client, "/aa/evidence", report_data)
-        # Empty runtime data, as TNG 2.12 sends it.
-        status, additional = await self._get(client, "/aa/additional-evidence", b"")
+        return make_evidence(self._source, self._tee, evidence, b"")
+
+    async def _additional(self, client: httpx.AsyncClient, runtime_data: bytes) -> bytes:
+        status, additional = await self._get(client, "/aa/additional-evidence", runtime_data)
         if status != 200:
             if not self._warned:  # services without further devices answer so every time
                 self._warned = True
                 log.warning("no additional evidence source=%s status=%d", self._source, status)
-            additional = b""
-        return make_evidence(self._source, self._tee, evidence, additional)
+            return b""
+        return additional
 
     async def _get_ok(
         self, client: httpx.AsyncClient, path: str, runtime_data: bytes | None

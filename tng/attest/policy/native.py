@@ -85,7 +85,7 @@ def _decide(
 ) -> tuple[int, str]:
     """Value of a claim, and why."""
     if not branches:
-        return default, "this policy does not look at it"
+        return default, "not looked at: this policy always says so"
     present = [branch for branch in branches if branch.tee in claims]
     if not present:
         known = ", ".join(branch.tee for branch in branches)

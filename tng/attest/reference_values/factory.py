@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tng.attest.reference_values.envelope import PublicKey, load_key
 from tng.attest.reference_values.listed import list_values
@@ -23,7 +23,7 @@ from tng.errors import ConfigError
 if TYPE_CHECKING:
     from tng.config.verify import ReferencePayload, ReferenceValues
 
-_MAX_KEY: int = 16 * 1024  # octets of a file with a public key
+_MAX_KEY: Final = 16 * 1024  # octets of a file with a public key
 
 
 def load_reference_values(

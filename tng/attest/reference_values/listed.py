@@ -37,7 +37,7 @@ PROVENANCE: Final = "slsa-intoto-statements"
 """`provenance_info.type` of SLSA provenance."""
 
 _OPERATIONS: Final = ("add", "refresh")
-_ENVELOPE_MEMBERS: Final = ("releasePayload", "dsseEnvelope", "envelope")
+_BUNDLED: Final = "dsseEnvelope"  # member of a Sigstore bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +140,8 @@ def _item_values(item: Item, data: bytes, keys: Sequence[PublicKey]) -> Values:
 
 def _envelope(document: dict[str, Json]) -> dict[str, Json]:
     """The envelope itself, or the one inside a bundle."""
-    for name in _ENVELOPE_MEMBERS:
-        inner = document.get(name)
-        if isinstance(inner, dict):
-            return inner
-    return document
+    inner = document.get(_BUNDLED)
+    return inner if isinstance(inner, dict) else document
 
 
 def _text(raw: dict[str, Json], name: str) -> str:

@@ -14,10 +14,7 @@ from typing import Final
 
 from tng.attest.strict_json import Json, parse_object
 
-RELEASE_TYPES: Final = (
-    "application/vnd.trustee.rv.release+json",
-    "application/vnd.trustee.rv.release.v1+json",
-)
+RELEASE_TYPES: Final = ("application/vnd.trustee.rv.release+json",)
 """Payload types of release manifests."""
 
 IN_TOTO_TYPES: Final = ("application/vnd.in-toto+json",)

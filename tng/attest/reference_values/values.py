@@ -46,9 +46,7 @@ def check_values(values: Mapping[str, Json], where: str) -> Values:
     for name, value in values.items():
         if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
             raise ConfigError(
-                [
-                    f"{where}: expected names of 1 to {MAX_NAME} printable characters, got {name!r:.90}"
-                ]
+                [f"{where}: expected names of 1 to {MAX_NAME} printables, got {name!r:.90}"]
             )
         if len(json.dumps(value)) > MAX_VALUE:
             raise ConfigError([f"{where}: {name!r:.90} has more than {MAX_VALUE} characters"])

@@ -11,7 +11,8 @@ Evidence as an attestation agent returns it goes in, `{"quote": b64, "cc_eventlo
 
 Check 3 covers the whole chain of signatures: root, PCK CA, PCK, quoting enclave, attestation
 key, quote; and who signed the collateral.  The caller says what the evidence must be bound to
-(checks 8, 9); what it does not say is skipped and shown so.  GPU evidence is not judged here.
+(checks 8, 9); what it does not say is skipped and shown so.  Check 7 is about all attributes of the
+trust domain, and a service domain beside it.  Evidence of GPUs is judged by `attest.devices`.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ class TdxAppraisal:
     """Evidence that passed.
 
     Attributes:
-        claims: `{"tdx": {...}, "report_data": hex, "init_data": hex}`, as in a Trustee's token.
+        claims: `{"tdx": {...}, "report_data": hex, "init_data": hex}`, as in a Trustee's token;
+            beside them `tdx.measurements`, the parts that were booted, by name.
         checks: all ten, none failed.
         tcb_status: the vendor's word for the platform.
         simulated: no hardware stands behind it.
@@ -254,7 +256,7 @@ def _check_status(appraisal: QuoteAppraisal, allowed: frozenset[str], record: _R
     status = appraisal.tcb_status
     advisories = f" ({', '.join(appraisal.advisory_ids)})" if appraisal.advisory_ids else ""
     # Debug has been refused already, with the signatures; its number comes after this one.
-    record.note(DEBUG_CHECK, f"off; attributes: {appraisal.quote.td_attributes}")
+    record.note(DEBUG_CHECK, f"debug is off; attributes: {appraisal.quote.td_attributes}")
     record.current = TCB_CHECK
     if status not in allowed or status == "Revoked":
         raise UntrustedPeerError(
@@ -303,7 +305,9 @@ def _claims(
     tdx = appraisal.claims
     if entries is not None:
         tdx["uefi_event_logs"] = [entry.claims() for entry in entries]
-        tdx["measurements"] = [named.claims() for named in named_measurements(entries)]
+        # Those of the boot; an agent's many events say their names in the log already.
+        booted = (m for m in named_measurements(entries) if not m.is_of_agent)
+        tdx["measurements"] = [measurement.claims() for measurement in booted]
     body = appraisal.quote.body
     return {
         "tdx": tdx,

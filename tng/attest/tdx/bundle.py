@@ -1,8 +1,9 @@
 """Collateral from files, to judge a quote without a network.
 
-A file in the JSON form of `tdx.collateral`, or a folder of such files, and a quote go in; the
-collateral for the quote's platform comes out, the newest where there are several.  Nothing in it
-is believed yet: `tdx.dcap` verifies signatures, signers and dates.
+A file in the JSON form of `tdx.collateral`, or a folder, and a quote go in; the collateral for the
+quote's platform comes out, the newest where there are several.  A folder holds such files, or is
+one that a PCCS client has filled (`tdx.collateral_cache`).  Nothing in it is believed yet:
+`tdx.dcap` verifies signatures, signers and dates.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from tng.attest.tdx.certificates import pck_certificate
 from tng.attest.tdx.collateral import MAX_COLLATERAL_OCTETS, Collateral, unavailable
+from tng.attest.tdx.collateral_cache import CollateralFolder
 from tng.attest.tdx.vendor_statements import VendorStatements, parse_statements
 from tng.errors import AppraiserError
 
@@ -42,7 +44,8 @@ def collateral_from_files(path: Path, quote: Quote) -> Collateral:
     files = sorted(path.glob("*.json"))
     if len(files) > MAX_FILES:
         raise unavailable(str(path), f"has more than {MAX_FILES} files")
-    found = [item for file in files if (item := _matching(file, pck)) is not None]
+    candidates = [_kept(path, pck), *map(_parsed, files)]
+    found = [item for c in candidates if c is not None and (item := _matching(c, pck)) is not None]
     if not found:
         raise unavailable(
             str(path),
@@ -52,13 +55,25 @@ def collateral_from_files(path: Path, quote: Quote) -> Collateral:
     return max(found, key=lambda item: item[0])[1]
 
 
-def _matching(file: Path, pck: PckCertificate) -> tuple[float, Collateral] | None:
-    """When the TCB info was issued, and the collateral; None if it is for another platform."""
+def _kept(folder: Path, pck: PckCertificate) -> Collateral | None:
+    """What a PCCS client has kept for the platform."""
+    kept = CollateralFolder(folder).load(f"{pck.fmspc.hex()}-{pck.ca}")
+    return None if kept is None else kept.collateral
+
+
+def _parsed(file: Path) -> Collateral | None:
     try:
-        collateral = Collateral.from_json(_read(file))
-        statements = parse_statements(collateral)
+        return Collateral.from_json(_read(file))
     except AppraiserError:
         return None  # another kind of JSON file
+
+
+def _matching(collateral: Collateral, pck: PckCertificate) -> tuple[float, Collateral] | None:
+    """When the TCB info was issued, and the collateral; None if it is for another platform."""
+    try:
+        statements = parse_statements(collateral)
+    except AppraiserError:
+        return None  # broken, so for no platform
     return (statements.tcb_info.issued, collateral) if _is_for(statements, pck) else None
 
 

@@ -58,13 +58,24 @@ TCB_STATUS_CODES: Final = {
 _UNSPECIFIED: Final = 0xA006
 
 _REASONS: Final = (
-    ("TCB status is invalid: Revoked", ErrorCode.REVOKED),
-    ("No matching TCB level found", ErrorCode.TCB_NOT_ACCEPTED),
-    ("is below minimum required", ErrorCode.TCB_NOT_ACCEPTED),
-    ("TDX module TCB level check", ErrorCode.TCB_NOT_ACCEPTED),
-    ("Failed to evaluate the current TDX TCB", ErrorCode.TCB_NOT_ACCEPTED),
+    ("TCB status is invalid: Revoked", TCB_CHECK, ErrorCode.REVOKED),
+    ("No matching TCB level found", TCB_CHECK, ErrorCode.TCB_NOT_ACCEPTED),
+    ("is below minimum required", TCB_CHECK, ErrorCode.TCB_NOT_ACCEPTED),
+    ("TDX module TCB level check", TCB_CHECK, ErrorCode.TCB_NOT_ACCEPTED),
+    ("Failed to evaluate the current TDX TCB", TCB_CHECK, ErrorCode.TCB_NOT_ACCEPTED),
+    ("Invalid MR service TD", DEBUG_CHECK, ErrorCode.POLICY_DENIED),
+    ("TD migration is enabled", DEBUG_CHECK, ErrorCode.POLICY_DENIED),
+    ("SEPT_VE_DISABLE is not enabled", DEBUG_CHECK, ErrorCode.POLICY_DENIED),
+    ("Reserved bits in TD attributes", DEBUG_CHECK, ErrorCode.POLICY_DENIED),
 )
-"""Refusals about the TCB, which `dcap_qvl` tells by their text; all others are quote_invalid."""
+"""Refusals of genuine quotes, which `dcap_qvl` tells by their text after it has verified all
+signatures; all others are quote_invalid."""
+
+_HINTS: Final = {
+    "Invalid MR service TD": ": a service domain, which may be given the trust domain's secrets, is"
+    " bound to it; start it without one",
+    "SEPT_VE_DISABLE is not enabled": ": its host could inject exceptions into the trust domain",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +100,16 @@ class QuoteAppraisal:
 
     @property
     def claims(self) -> dict[str, object]:
-        """The claims under `tdx`, without those of an event log."""
+        """The claims under `tdx`, without those of an event log.
+
+        The members are those of a Trustee 1.9, and `td_attributes` as upstream's has it.
+        """
         claims: dict[str, object] = {
             "quote": self.quote.claims(),
             "tcb_verification": self.tcb_verification,
             "td_attributes": self.quote.td_attributes.claims(),
         }
-        # Only there when true: real evidence has the same claims as with a real Trustee.
+        # Only there when true: real evidence has no claim that a Trustee would not give it.
         return claims | ({"simulated_platform": True} if self.simulated else {})
 
 
@@ -212,9 +226,9 @@ def _verifier(root_ca_der: bytes | None) -> dcap_qvl.QuoteVerifier:
 
 def _refusal(text: str) -> QuoteRefused:
     message = f"quote verification: {text}"
-    for fragment, code in _REASONS:
+    for fragment, number, code in _REASONS:
         if fragment in text:
-            return QuoteRefused(TCB_CHECK, message, code)
+            return QuoteRefused(number, message + _HINTS.get(fragment, ""), code)
     return QuoteRefused(SIGNATURE_CHECK, message, ErrorCode.QUOTE_INVALID)
 
 

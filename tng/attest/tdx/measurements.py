@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _COMMAND_LINES: Final = ("grub_cmd linux", "kernel_cmdline", "grub_kernel_cmdline")
 _TAGS: Final = {"LOADED_IMAGE::LoadOptions": "kernel_cmdline", "Linux initrd": "initrd"}
 _DIRECT: Final = {"kernel": "tdvfkernel", "kernel_cmdline": "tdvfkernelparams"}
+_AGENT: Final = "AA.eventlog."
 _REGISTERS: Final = ("mr_td", "rtmr_0", "rtmr_1", "rtmr_2", "rtmr_3")
 _BODY: Final = ("mr_seam", "tcb_svn", "mr_td", "xfam")
 
@@ -54,6 +55,11 @@ class NamedMeasurement:
     register: str
     is_direct: bool = False
     content: Json = None
+
+    @property
+    def is_of_agent(self) -> bool:
+        """Whether an attestation agent measured it at run time."""
+        return self.name.startswith(_AGENT)
 
     def claims(self) -> dict[str, Json]:
         """The measurement as an object of text members."""
@@ -106,7 +112,7 @@ def reference_values(
 
 
 def _references(measurement: NamedMeasurement) -> Iterator[tuple[str, Json]]:
-    if measurement.content is not None:
+    if measurement.is_of_agent:
         yield measurement.name, measurement.content
         return
     digest = measurement.digest.hex()
@@ -152,7 +158,7 @@ def _tag(details: dict[str, object]) -> Iterator[tuple[str, bool, Json]]:
     data = details.get("data")
     if isinstance(data, dict):
         content: Json = data["content"]
-        yield f"AA.eventlog.{data['domain']}.{data['operation']}", False, content
+        yield f"{_AGENT}{data['domain']}.{data['operation']}", False, content
         return
     # What follows the name of a tag is its data; the name stands alone in `string`.
     name = _TAGS.get(str(details["string"]))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tng.attest.appraiser.base import Appraiser
     from tng.attest.tdx.collateral_settings import CollateralSettings
     from tng.attest.verifier.base import StatementVerifier
+    from tng.attest.verifier.service import ServiceVerifier
     from tng.clock import Clock
     from tng.config.model import Verify
 
@@ -49,7 +50,7 @@ def make_any_verifier(
 
 def make_verifier(
     verify: Verify, clock: Clock, collateral: CollateralSettings | None = None
-) -> TrusteeVerifier:
+) -> ServiceVerifier:
     """The verifier for one `verify` section.  Nothing is connected yet.
 
     Args:
@@ -61,7 +62,16 @@ def make_verifier(
         ConfigError: a file cannot be read, there is no source of trust, or the section asks for a
             kind of service, or a policy, that this version does not know.
     """
-    rules = TrusteeRules(verify.model, tuple(verify.policy_ids), verify.allow_simulated)
+    if verify.as_provider == "ita":
+        from tng.attest.verifier.ita_factory import make_ita
+
+        return make_ita(verify, clock)
+    rules = TrusteeRules(
+        verify.model,
+        tuple(verify.policy_ids),
+        verify.allow_simulated,
+        verify.verify_signer_transparency,
+    )
     if (verify.as_provider, verify.as_type) == ("coco", "builtin"):
         return _make_builtin(verify, rules, clock, collateral)
     appraiser = make_appraiser(verify, "verify")

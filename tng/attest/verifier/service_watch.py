@@ -10,15 +10,11 @@ asked for anything.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import trio
 
 from tng.errors import AppraiserError
-
-if TYPE_CHECKING:
-    from tng.attest.appraiser.base import Appraiser
-    from tng.attest.verifier.anchors import FetchedAnchors, PinnedAnchors
 
 FIRST_RETRY_S: Final = 0.2
 """Seconds until an absent service is looked for again; doubled up to `PROBE_INTERVAL_S`."""
@@ -35,6 +31,26 @@ CLOSE_TIMEOUT_S: Final = 1.0
 log = logging.getLogger(__name__)
 
 
+class Watched(Protocol):
+    """A service that is looked after, as every client of one has it."""
+
+    async def probe(self) -> None:
+        """Return if the service answers; `AppraiserError` if it does not."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class Needed(Protocol):
+    """What must be there before anybody is judged: trust anchors, or published keys."""
+
+    async def get(self) -> object:
+        """Return as soon as it is there; `AppraiserError` if it cannot be had."""
+        ...
+
+
 class ServiceWatch:
     """Looks after one attestation service.  Used in the trio thread; `not_ready` in any.
 
@@ -46,8 +62,8 @@ class ServiceWatch:
 
     def __init__(
         self,
-        appraiser: Appraiser | None,
-        anchors: PinnedAnchors | FetchedAnchors | None,
+        appraiser: Watched | None,
+        anchors: Needed | None,
         *,
         is_asked_each_time: bool,
     ) -> None:

@@ -18,7 +18,7 @@ import trio
 from tng.clock import Clock
 from tng.endpoint import Endpoint
 from tng.errors import NetError, TngError
-from tng.gateway.datagrams import close_as_they_fall_silent, log_end, watch
+from tng.gateway.datagrams import PATIENCE_S, close_as_they_fall_silent, log_end, watch
 from tng.observe.access_log import AccessRecord, log_access
 from tng.tunnel.base import Peer
 from tng.tunnel.dialer import literal_address, resolve
@@ -95,26 +95,36 @@ class DatagramEgress:
         await close_as_they_fall_silent(lambda: list(self._sessions))
 
     def _failed(self, address: Address, error: TngError) -> None:
-        client = Endpoint(address[0], address[1])
+        client = Endpoint(*address[:2])
         self._meter.cx_failed += 1
-        log_access(AccessRecord(client, self._listen, MODE))
+        log_access(AccessRecord(client, self._listen, self._door.mode))
         log.warning("session refused client=%s code=%s: %s", client, error.code, error)
 
     async def _serve(self, session: Session, peer: Peer, address: Address) -> None:
-        client = Endpoint(address[0], address[1])
-        meter = self._meter
+        client, target = Endpoint(*address[:2]), self._door.target_of(address)
+        meter, mode = self._meter, self._door.mode
         meter.cx_total += 1
         meter.cx_active += 1
         self._sessions.add(session)
         try:
             try:
-                backend = connect_udp(await _address_of(self._target))
+                backend = connect_udp(await _address_of(target), self._door.mark)
             except NetError as error:
                 meter.cx_failed += 1
-                log_access(AccessRecord(client, self._listen, MODE, self._target, encrypted=True))
-                log.warning("service not reached dst=%s: %s", self._target, error)
+                log_access(AccessRecord(client, self._listen, mode, target, encrypted=True))
+                log.warning("service not reached dst=%s: %s", target, error)
                 return
             with backend:
+                record = AccessRecord(
+                    client,
+                    self._listen,
+                    mode,
+                    target,
+                    Endpoint(*backend.getsockname()[:2]),
+                    encrypted=True,
+                    attested=isinstance(peer, AttestedPeer),
+                )
+                log_access(record)
                 await self._relay(session, peer, client, backend)
         finally:
             self._sessions.discard(session)
@@ -123,27 +133,14 @@ class DatagramEgress:
     async def _relay(
         self, session: Session, peer: Peer, client: Endpoint, backend: socket.socket
     ) -> None:
-        local = backend.getsockname()
-        log_access(
-            AccessRecord(
-                client,
-                self._listen,
-                MODE,
-                self._target,
-                Endpoint(local[0], local[1]),
-                encrypted=True,
-                attested=isinstance(peer, AttestedPeer),
-            )
-        )
         path = look_at_path((client.host, client.port))
         session.open(peer, self._deliverer(session, backend), path.packet_size)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read_replies, session, backend)
             reason = await watch(
                 session,
-                self._idle_timeout_s,
+                self._idle_timeout_s + PATIENCE_S,
                 lifetime_s(peer, self._clock.now()),
-                keep_alive=False,
             )
             nursery.cancel_scope.cancel()
         log_end(session, client, reason)

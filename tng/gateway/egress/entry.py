@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING
 
 from tng.config.model import Egress
 from tng.config.ohttp import EgressOhttp
 from tng.endpoint import Endpoint
 from tng.gateway.datagrams import need_quic
-from tng.gateway.egress.direct_forward import DirectForward
 from tng.gateway.egress.hook import hook_listeners, moved_port
 from tng.gateway.egress.mapping import MappingEgress
 from tng.gateway.egress.netfilter import NetfilterEgress
-from tng.gateway.egress.ohttp import OhttpEgress
-from tng.gateway.egress.plain_or_tunnel import PlainOrTunnel
 from tng.gateway.entries import (
     Entry,
     Serve,
@@ -27,14 +25,16 @@ from tng.gateway.entries import (
 )
 from tng.gateway.labels import labels_of
 from tng.gateway.netfilter.sockets import original_destination
-from tng.gateway.ohttp_entries import ohttp_egress
 from tng.observe.metrics import EntryMeter
 from tng.tunnel.rats_tls.server import RatsTlsServer
+
+if TYPE_CHECKING:
+    from tng.gateway.egress.ohttp import OhttpEgress
 
 
 def build_egress(number: int, entry: Egress, services: Services) -> Entry:
     """The parts of `add_egress[number]`."""
-    if entry.mapping_udp is not None:
+    if entry.mapping_udp is not None or entry.netfilter_udp is not None:
         return _datagram_egress(number, entry, services)
     if entry.ohttp is not None:
         return _ohttp_egress(number, entry, entry.ohttp, services)
@@ -84,6 +84,9 @@ def _let_plain_in(
     meter: EntryMeter,
 ) -> tuple[list[tuple[Endpoint, Serve]], Callable[[], None]]:
     """The same ports, which now also take the plain requests of `direct_forward`."""
+    from tng.gateway.egress.direct_forward import DirectForward  # starting costs what is used
+    from tng.gateway.egress.plain_or_tunnel import PlainOrTunnel
+
     rules = DirectForward([rule.http_path for rule in entry.direct_forward or ()])
     targets = dict(_targets(entry))
     dialer = dialer_of(entry, services)
@@ -120,6 +123,8 @@ def _always(target: Endpoint) -> TargetOf:
 
 
 def _ohttp_egress(number: int, entry: Egress, settings: EgressOhttp, services: Services) -> Entry:
+    from tng.gateway.ohttp_entries import ohttp_egress  # starting costs what is used
+
     verifier = verifier_of(entry.verifiers, services)
     meter = EntryMeter(labels_of("egress", number, entry))
     where = f"add_egress[{number}].ohttp.key"

@@ -142,7 +142,7 @@ class DatagramIngress:
             self._nursery.start_soon(self._serve, client, address)
         if len(datagram) > self._largest:
             self._complain(client, address, len(datagram), self._largest)
-        elif client.session is None:
+        elif client.session is None or client.session.ended.is_set():
             self._keep(client, datagram)
         else:
             self._pass_on(client, client.session, datagram, address)
@@ -171,7 +171,9 @@ class DatagramIngress:
     ) -> None:
         if session.send(datagram):
             self._meter.tx_bytes_total += len(datagram)
-        elif not session.ended.is_set():
+        elif session.ended.is_set():
+            self._keep(client, datagram)
+        else:
             self._complain(client, address, len(datagram), session.largest_datagram)
 
     def _complain(self, client: _Client, address: Address, size: int, largest: int) -> None:
@@ -189,44 +191,57 @@ class DatagramIngress:
     # -- sessions ---------------------------------------------------------------------
 
     async def _serve(self, client: _Client, address: Address) -> None:
-        where = Endpoint(address[0], address[1])
-        self._meter.cx_total += 1
-        self._meter.cx_active += 1
+        where, target = Endpoint(*address[:2]), self._door.target_of(address)
         try:
-            await self._open_and_watch(client, address, where)
+            await self._serve_session(client, address, where, target)
+            while client.waiting and not self._is_draining:  # they came as the session ended
+                await self._serve_session(client, address, where, target)
         except TngError as error:
             self._meter.cx_failed += 1
-            log_access(AccessRecord(where, self._listen, MODE, self._target, encrypted=True))
-            log.warning("not connected dst=%s code=%s: %s", self._target, error.code, error)
+            mode = self._door.mode
+            log_access(AccessRecord(where, self._listen, mode, target, encrypted=True))
+            log.warning("not connected dst=%s code=%s: %s", target, error.code, error)
             self._forget_waiting(client)
             await trio.sleep(HOLD_OFF_S)
         except Exception:
             log.exception("unexpected error while serving client=%s", where)
         finally:
             self._forget_waiting(client)
-            self._meter.cx_active -= 1
             del self._clients[address]
 
-    async def _open_and_watch(self, client: _Client, address: Address, where: Endpoint) -> None:
-        opened = await self._quic.open(self._target)
+    async def _serve_session(
+        self, client: _Client, address: Address, where: Endpoint, target: Endpoint
+    ) -> None:
+        self._meter.cx_total += 1
+        self._meter.cx_active += 1
+        try:
+            opened = await self._quic.open(target)
+            record = AccessRecord(
+                where,
+                self._listen,
+                self._door.mode,
+                target,
+                opened.local,
+                encrypted=True,
+                attested=opened.attested,
+            )
+            log_access(record)
+            await self._carry(client, opened, address, where)
+        finally:
+            self._meter.cx_active -= 1
+
+    async def _carry(
+        self, client: _Client, opened: OpenedSession, address: Address, where: Endpoint
+    ) -> None:
         session = opened.session
         try:
-            log_access(
-                AccessRecord(
-                    where,
-                    self._listen,
-                    MODE,
-                    self._target,
-                    opened.local,
-                    encrypted=True,
-                    attested=opened.attested,
-                )
-            )
             self._connect(client, opened, address)
-            reason = await watch(session, self._idle_timeout_s, opened.lifetime_s, keep_alive=True)
+            reason = await watch(session, self._idle_timeout_s, opened.lifetime_s)
         finally:
             session.close("idle")
+            client.session = None
         session.dropped += client.dropped
+        client.dropped = 0
         log_end(session, where, reason)
 
     def _connect(self, client: _Client, opened: OpenedSession, address: Address) -> None:
@@ -243,7 +258,7 @@ class DatagramIngress:
 
         session.open(opened.peer, deliver, opened.packet_size)
         client.session = session
-        while client.waiting:
+        for _ in range(len(client.waiting)):
             datagram = client.waiting.popleft()
             self._waiting_octets -= len(datagram)
             self._pass_on(client, session, datagram, address)

@@ -26,10 +26,8 @@ from tng.gateway.ingress.hook import HookIngress, proxy_endpoint
 from tng.gateway.ingress.http_proxy import HttpProxyIngress
 from tng.gateway.ingress.mapping import MappingIngress
 from tng.gateway.ingress.netfilter import NetfilterIngress
-from tng.gateway.ingress.ohttp import OhttpFlow
 from tng.gateway.ingress.socks5 import Socks5Ingress
 from tng.gateway.labels import labels_of
-from tng.gateway.ohttp_entries import NoTunnel, ohttp_ingress
 from tng.gateway.router import Router
 from tng.observe.metrics import EntryMeter
 from tng.tunnel.rats_tls.client import ClientOptions, RatsTlsClient
@@ -39,7 +37,7 @@ from tng.wire.socks5 import Credentials
 
 def build_ingress(number: int, entry: Ingress, services: Services) -> Entry:
     """The parts of `add_ingress[number]`."""
-    if entry.mapping_udp is not None:
+    if entry.mapping_udp is not None or entry.netfilter_udp is not None:
         return _datagram_ingress(number, entry, services)
     if entry.ohttp is not None:
         return _ohttp_ingress(number, entry, entry.ohttp, services)
@@ -61,7 +59,8 @@ def build_ingress(number: int, entry: Ingress, services: Services) -> Entry:
     meter = EntryMeter(labels_of("ingress", number, entry))
     router = Router(_filters(entry))
     flow = Flow(services.reactor, entry.mode, router, client, services.dialer, meter)
-    listeners, let_idle_go = _ingress_listeners(entry, flow)
+    proxy = HttpProxyIngress(flow)
+    listeners = _ingress_listeners(entry, flow, proxy.serve)
     return Entry(
         "ingress",
         number,
@@ -72,19 +71,21 @@ def build_ingress(number: int, entry: Ingress, services: Services) -> Entry:
         verifier,
         rats_tls.multiplex,
         meter,
-        let_idle_go,
+        proxy.let_idle_go,
     )
 
 
 def _ohttp_ingress(
     number: int, entry: Ingress, settings: IngressOhttp, services: Services
 ) -> Entry:
+    from tng.gateway.ohttp_entries import NoTunnel, ohttp_ingress  # starting costs what is used
+
     verifier = verifier_of(entry.verifiers, services)
     meter = EntryMeter(labels_of("ingress", number, entry))
     router, dialer = Router(_filters(entry)), dialer_of(entry, services)
     plain = Flow(services.reactor, entry.mode, router, NoTunnel(), services.dialer, meter)
     parts = ohttp_ingress(entry, settings, verifier, services, dialer, plain, router)
-    listeners, let_idle_go = _ingress_listeners(entry, parts.flow)
+    listeners = _ingress_listeners(entry, parts.flow, parts.flow.serve_proxy)
     return Entry(
         "ingress",
         number,
@@ -95,7 +96,6 @@ def _ohttp_ingress(
         verifier,
         None,
         meter,
-        let_idle_go,
         keys_status=parts.status,
         source=parts.source,
     )
@@ -114,34 +114,28 @@ def _datagram_ingress(number: int, entry: Ingress, services: Services) -> Entry:
 
 
 def _ingress_listeners(
-    entry: Ingress, flow: Flow | OhttpFlow
-) -> tuple[list[tuple[Endpoint, Serve]], Callable[[], None]]:
+    entry: Ingress, flow: Carrier, serve_proxy: Callable[[PlainEnd], Awaitable[None]]
+) -> list[tuple[Endpoint, Serve]]:
     if entry.http_proxy is not None:
         listen = entry.http_proxy.proxy_listen
-        if isinstance(flow, OhttpFlow):
-            serve = _client_server(flow, flow.serve_proxy)
-            return [(Endpoint(listen.host, listen.port), serve)], lambda: None
-        proxy = HttpProxyIngress(flow)
-        serve = _client_server(flow, proxy.serve)
-        return [(Endpoint(listen.host, listen.port), serve)], proxy.let_idle_go
+        return [(Endpoint(listen.host, listen.port), _client_server(flow, serve_proxy))]
     if entry.socks5 is not None:
         listen = entry.socks5.proxy_listen
         serve = _client_server(flow, Socks5Ingress(flow, _credentials(entry.socks5)).serve)
-        return [(Endpoint(listen.host, listen.port), serve)], lambda: None
+        return [(Endpoint(listen.host, listen.port), serve)]
     if entry.netfilter is not None:
         serve = _client_server(flow, NetfilterIngress(flow).serve)
-        return [(captured_at(entry.netfilter), serve)], lambda: None
+        return [(captured_at(entry.netfilter), serve)]
     if entry.hook is not None:
         hook = HookIngress(flow, entry.hook.capture_dst)
-        return [(proxy_endpoint(entry.hook), _client_server(flow, hook.serve))], lambda: None
+        return [(proxy_endpoint(entry.hook), _client_server(flow, hook.serve))]
     if entry.mapping is None:
         raise AssertionError(f"mode {entry.mode!r} has passed the availability check unbuilt")
-    listeners = [
+    return [
         (listen, _client_server(flow, MappingIngress(flow, target).serve))
         for rule in entry.mapping.rules
         for listen, target in rule.pairs()
     ]
-    return listeners, lambda: None
 
 
 def _client_server(flow: Carrier, serve_client: Callable[[PlainEnd], Awaitable[None]]) -> Serve:

@@ -17,7 +17,7 @@ import ipaddress
 import logging
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -28,17 +28,16 @@ from tng.gateway.netfilter.rules import (
     CAPTURES,
     Capture,
     Captured,
+    Side,
     is_capture_mark,
     ruleset,
     slots_in,
 )
 from tng.gateway.netfilter.slot import Slot, take_free_slot, take_slot
-from tng.gateway.netfilter.sockets import make_transparent
+from tng.gateway.netfilter.sockets import CanBeTransparent, make_transparent
 
 if TYPE_CHECKING:
-    import socket
-
-    from tng.config.model import TngConfig
+    from tng.config.model import Egress, Ingress, TngConfig
 
 log = logging.getLogger(__name__)
 
@@ -56,18 +55,25 @@ _GLOBAL_SCOPE: Final = "00"
 
 def captures_of(config: TngConfig) -> list[Capture]:
     """What a configuration captures, in its order."""
-    return [
-        *(
-            Capture("ingress", number, "tcp", entry.netfilter)
-            for number, entry in enumerate(config.add_ingress)
-            if entry.netfilter is not None
-        ),
-        *(
-            Capture("egress", number, "tcp", entry.netfilter)
-            for number, entry in enumerate(config.add_egress)
-            if entry.netfilter is not None
-        ),
+    entries: list[tuple[Side, int, Ingress | Egress]] = [
+        *(("ingress", number, entry) for number, entry in enumerate(config.add_ingress)),
+        *(("egress", number, entry) for number, entry in enumerate(config.add_egress)),
     ]
+    captures = []
+    for side, number, entry in entries:
+        if entry.netfilter is not None:
+            captures.append(Capture(side, number, "tcp", entry.netfilter))
+        if entry.netfilter_udp is not None:
+            captures.append(Capture(side, number, "udp", entry.netfilter_udp))
+    return captures
+
+
+class Listening(CanBeTransparent, Protocol):
+    """What captured traffic is led to: a socket, bound."""
+
+    def getsockname(self) -> tuple[str, int] | tuple[str, int, int, int]:
+        """Where it is bound."""
+        ...
 
 
 class Captures:
@@ -116,7 +122,7 @@ class Captures:
                 "use a way in that needs none: mapping, http_proxy, socks5, or `tng exec`"
             )
 
-    def led_to(self, path: str, listener: socket.socket) -> None:
+    def led_to(self, path: str, listener: Listening) -> None:
         """Note, and prepare, the listener for one capture; others are left as they are.
 
         Args:

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tng.endpoint import Endpoint
-from tng.errors import StartError
+from tng.errors import LocalProtocolError, StartError
 from tng.tunnel.quic.sockets import Address, CapturedPeer, make_udp_socket
 
 log = logging.getLogger(__name__)
@@ -115,6 +115,17 @@ class CapturedDatagrams:
         if not self._has_refused:
             self._has_refused = True
             log.info("refused client=%s: it sent to the listener, not captured", client)
+
+
+def destination_of(peer: Address) -> Endpoint:
+    """Where the datagrams of a peer were going.
+
+    Raises:
+        LocalProtocolError: the peer is none of `CapturedDatagrams`.
+    """
+    if not isinstance(peer, CapturedPeer):
+        raise LocalProtocolError(f"a captured peer has a destination, not {peer!r}")
+    return Endpoint(peer.to_host, peer.to_port)
 
 
 def is_loopback(destination: Endpoint, _own: Endpoint) -> bool:

@@ -33,6 +33,8 @@ from tng.config.capture import (
 
 Options = Netfilter | EgressNetfilter | NetfilterUdp | EgressNetfilterUdp
 
+Side = Literal["ingress", "egress"]
+
 SLOTS: Final = 64
 """Instances in one network namespace."""
 
@@ -60,7 +62,7 @@ class Capture:
         options: as configured.
     """
 
-    side: Literal["ingress", "egress"]
+    side: Side
     number: int
     protocol: Literal["tcp", "udp"]
     options: Options
@@ -192,7 +194,7 @@ def _chains_for(
     elif capture.protocol == "tcp":
         yield from _egress(name, captured, own_marks)
     else:
-        yield _egress_udp(name, mark, captured)
+        yield _egress_udp(name, mark, captured, own_marks)
 
 
 def _ingress(
@@ -238,10 +240,16 @@ def _egress(name: str, captured: Captured, own_marks: Sequence[int]) -> Iterator
         yield _Chain("nat", f"{name}_OUT", protocol, "OUTPUT", senders)
 
 
-def _egress_udp(name: str, mark: str, captured: Captured) -> _Chain:
+def _egress_udp(name: str, mark: str, captured: Captured, own_marks: Sequence[int]) -> _Chain:
     options, protocol = captured.capture.options, captured.capture.protocol
     rules = ["-m addrtype ! --dst-type LOCAL -j RETURN"]
-    if not _takes_local(options):
+    if _takes_local(options):
+        # What we send ourselves, and what a service on this machine answers us.
+        rules += [
+            *_own(own_marks),
+            "-m addrtype --src-type LOCAL -m conntrack --ctdir REPLY -j RETURN",
+        ]
+    else:
         rules.append("-m addrtype --src-type LOCAL -j RETURN")
     take = _tproxy(captured.port, mark, "0.0.0.0")  # noqa: S104 - matched, not bound
     rules += _targets(options, protocol, take)

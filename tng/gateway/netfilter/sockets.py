@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -24,7 +24,15 @@ _SO_ORIGINAL_DST: Final = 80  # linux/netfilter_ipv4.h; the socket module does n
 _SOCKADDR_IN: Final = struct.Struct("!2xH4s8x")
 
 
-def make_transparent(sock: socket.socket) -> None:
+class CanBeTransparent(Protocol):
+    """Something with options of a socket."""
+
+    def setsockopt(self, level: int, name: int, value: int, /) -> None:
+        """As socket(7) says."""
+        ...
+
+
+def make_transparent(sock: CanBeTransparent) -> None:
     """Let a listener take connections to addresses that this machine has not.
 
     Raises:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from tng.attest.evidence import COCO
 from tng.attest.statement_source import Passport, StatementSource
 from tng.attest.user_data import UserData, claims_of
 from tng.gateway.workers.messages import member
@@ -30,17 +31,24 @@ class RemoteStatements(StatementSource):
         link: to the supervisor.
         path: the entry that attests, e.g. "add_egress[0]".
         model: what peers are shown, "background_check" or "passport".
+        provider: whose service judges it.
     """
 
-    def __init__(self, link: Link, path: str, model: str) -> None:
+    def __init__(self, link: Link, path: str, model: str, provider: str = COCO) -> None:
         self._link = link
         self._path = path
         self._model = model
+        self._provider = provider
 
     @property
     def model(self) -> str:
         """See `StatementSource.model`."""
         return self._model
+
+    @property
+    def provider(self) -> str:
+        """See `StatementSource.provider`."""
+        return self._provider
 
     async def evidence(self, user_data: UserData) -> Evidence:
         """See `StatementSource.evidence`."""

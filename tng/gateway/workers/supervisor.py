@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from tng.config.loader import prepare_config
-from tng.errors import StartError
+from tng.errors import ConfigError, StartError
 from tng.gateway.app import Gateway
 from tng.gateway.control import ControlInterface
 from tng.gateway.entries import Trust
@@ -39,6 +39,8 @@ from tng.gateway.workers.slot import Outfit, Slot
 from tng.gateway.workers.sockets import Listening, bind_for_workers, close_all
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tng.clock import Clock
     from tng.gateway.entries import Entry
     from tng.gateway.workers.link import Link
@@ -69,7 +71,8 @@ class Supervisor:
         trust: who makes certificates, and who judges them.
 
     Raises:
-        ConfigError: the configuration is wrong, or asks for what this version does not have.
+        ConfigError: the configuration is wrong, asks for what this version does not have, or for a
+            mode that is served by one process.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Supervisor:
         self._config_text = config_text
         self._shared = SharedTrust(self._config, trust or Trust())
         self._plan = Gateway(self._config, clock, self._shared.registered())
+        _refuse_datagrams(self._plan.entries)
         self._start = start
         self._count = workers
         self._sockets: list[Listening] = []
@@ -226,3 +230,18 @@ class Supervisor:
                 f"{MAX_DEATHS} workers died within {DEATHS_WITHIN_S:g} s, the last one by {how};"
                 " their last log lines say why"
             )
+
+
+def _refuse_datagrams(entries: Sequence[Entry]) -> None:
+    """UDP sessions belong to the one process that has their socket.
+
+    Raises:
+        ConfigError: there is a UDP mode.
+    """
+    if problems := [
+        f"{entry.path}.{entry.mode}: UDP modes are served by one process: leave out --workers, or "
+        "move the entry to a gateway of its own"
+        for entry in entries
+        if entry.datagrams is not None
+    ]:
+        raise ConfigError(problems)

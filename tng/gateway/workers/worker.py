@@ -131,7 +131,9 @@ class Worker:
             lambda verifiers, clock: self._verifier(
                 path_of(config, verifiers[0]), verifiers, clock
             ),
-            lambda attest, _clock: RemoteStatements(link, path_of(config, attest), attest.model),
+            lambda attest, _clock: RemoteStatements(
+                link, path_of(config, attest), attest.model, attest.provider
+            ),
             lambda where, _settings, _services: self._told_keys(where),
             functools.partial(_replays, table),
         )

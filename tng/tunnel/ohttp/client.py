@@ -58,6 +58,9 @@ from tng.wire.ohttp_response import ResponseOpener
 MAX_REPLAY: Final = 1 << 20
 """Octets of a request body that are kept to be sent once more; prompts are far smaller."""
 
+MAX_EPHEMERALS: Final = 64
+"""Keys made ahead, one per request: as many as clients may ask at the same moment."""
+
 _MAX_ERROR_BODY: Final = 64 * 1024
 _EXCERPT: Final = 300
 
@@ -98,6 +101,7 @@ class OhttpClient:
         self.recipients = recipients
         self.passthrough = passthrough
         self._paths = paths
+        self._ephemerals: list[X25519PrivateKey] = []
 
     def url(self, destination: Endpoint, target: bytes) -> OuterUrl:
         """Where a request for `target` at `destination` is posted."""
@@ -110,6 +114,15 @@ class OhttpClient:
             TngError: see `KeyFetcher.fetch`.
         """
         return (await self.recipients.get(self.url(destination, b"/"))).peer
+
+    def take_ephemeral(self) -> X25519PrivateKey:
+        """A fresh key for one request; nobody else gets it."""
+        return self._ephemerals.pop() if self._ephemerals else X25519PrivateKey.generate()
+
+    def make_ephemeral(self) -> None:
+        """Make a key ahead, at a time when nobody waits for it."""
+        if len(self._ephemerals) < MAX_EPHEMERALS:
+            self._ephemerals.append(X25519PrivateKey.generate())
 
     def drain(self) -> None:
         """Close connections that no request uses."""
@@ -219,29 +232,29 @@ class ClientExchange:
         sealer = RequestSealer(
             recipient.config,
             recipient.suite,
-            X25519PrivateKey.generate(),
+            self._ohttp.take_ephemeral(),
             credential.private if credential else None,
         )
         opener = sealer.response_opener()
         head = post_head(self._url, Api.TUNNEL, REQUEST_TYPE, _CHUNKED, self._shown)
         # An egress may need its header in one read: metadata is a chunk of its own.
         begin = [head, chunk_of(recipient.metadata)]
-        sealed = [sealer.header, sealer.seal(self._inner_head), *self._reseal(sealer)]
         body = self._request.body
-        sealed += [sealer.seal(bhttp.dump_content(piece)) for piece in self._fresh_pieces()]
+        # What an earlier attempt has sent of the body, and what has come since.
+        pieces = [*(self._kept or ()), *self._fresh_pieces()]
+        inner = [self._inner_head, *map(bhttp.dump_content, pieces)]
         if body.is_complete:
-            begin += [chunk_of(*sealed, self._seal_end(sealer)), dump_last_chunk()]
+            inner.append(self._end())
+            sealed = sealer.seal(b"".join(inner)) + sealer.finish()
+            begin += [chunk_of(sealer.header, sealed), dump_last_chunk()]
             await upstream.send(b"".join(begin), is_last=True)
             exchange.watch_client()
         else:
-            begin.append(chunk_of(*sealed))
+            begin.append(chunk_of(sealer.header, sealer.seal(b"".join(inner))))
             await upstream.send(b"".join(begin), is_last=False)
             exchange.start(self._send_body(sealer, upstream, exchange))
+        self._ohttp.make_ephemeral()  # while the egress works
         await self._receive(upstream, exchange, opener)
-
-    def _reseal(self, sealer: RequestSealer) -> list[bytes]:
-        """What an earlier attempt has sent of the body."""
-        return [sealer.seal(bhttp.dump_content(piece)) for piece in self._kept or ()]
 
     def _fresh_pieces(self) -> list[bytes]:
         pieces = self._request.body.read_nowait()
@@ -256,9 +269,9 @@ class ClientExchange:
             else:
                 self._kept += pieces
 
-    def _seal_end(self, sealer: RequestSealer) -> bytes:
-        end = bhttp.dump_end(end_to_end(self._request.body.trailers, keep_host=False))
-        return sealer.seal(end) + sealer.finish()
+    def _end(self) -> bytes:
+        """The end of the inner message."""
+        return bhttp.dump_end(end_to_end(self._request.body.trailers, keep_host=False))
 
     async def _send_body(
         self, sealer: RequestSealer, upstream: Upstream, exchange: Exchange
@@ -267,15 +280,18 @@ class ClientExchange:
         body = self._request.body
         while pieces := await body.read():
             self._keep(pieces)
-            sealed = [sealer.seal(bhttp.dump_content(piece)) for piece in pieces]
+            inner = b"".join(map(bhttp.dump_content, pieces))
             if body.is_complete:
-                sealed.append(self._seal_end(sealer))
-                await upstream.send(chunk_of(*sealed) + dump_last_chunk(), is_last=True)
+                await upstream.send(self._seal_last(sealer, inner), is_last=True)
                 return
-            octets = chunk_of(*sealed)
+            octets = chunk_of(sealer.seal(inner))
             await upstream.send(octets, is_last=False)
             await exchange.share(len(octets))
-        await upstream.send(chunk_of(self._seal_end(sealer)) + dump_last_chunk(), is_last=True)
+        await upstream.send(self._seal_last(sealer, b""), is_last=True)
+
+    def _seal_last(self, sealer: RequestSealer, inner: bytes) -> bytes:
+        """The last part of the message, its end and the final chunk, which go out together."""
+        return chunk_of(sealer.seal(inner + self._end()), sealer.finish()) + dump_last_chunk()
 
     # -- towards the client ----------------------------------------------------------------
 

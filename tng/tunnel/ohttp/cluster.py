@@ -157,6 +157,8 @@ class Cluster:
         keys = [_take(shared) for shared in message.keys]
         self._warn_of_interval(message)
         self._members = {m.node_id: m for m in self.members(moment)[1:]}
+        if dialled:
+            self._forget_former(message.node_id, dialled)
         self._hear(message.node_id, dialled or message.address, moment.steady, known=not dialled)
         for member in message.members:
             heard_at = moment.steady - member.age - age
@@ -191,10 +193,33 @@ class Cluster:
             self._inactive_since = None
         elif self._inactive_since is None:
             self._inactive_since = moment.steady
-        return self.is_leader(moment) or (
-            self._inactive_since is not None
-            and moment.steady - self._inactive_since >= MEMBER_TIMEOUT_S
+        return (
+            self.is_leader(moment)
+            or self._is_late(moment)
+            or (
+                self._inactive_since is not None
+                and moment.steady - self._inactive_since >= MEMBER_TIMEOUT_S
+            )
         )
+
+    def _is_late(self, moment: Moment) -> bool:
+        """Whether the leader has left out the next key: it may have died a moment ago.
+
+        A leader makes it an interval ahead; the others wait for half of that.
+        """
+        active = self._keyring.active(moment.now)
+        begins = _due(self._keyring, moment.now)
+        return (
+            active is not None and begins is not None and begins - moment.now <= self._interval / 2
+        )
+
+    def _forget_former(self, node_id: str, address: str) -> None:
+        """Whoever answered there before has been started anew, under another id."""
+        self._members = {
+            member.node_id: member
+            for member in self._members.values()
+            if member.address != address or member.node_id == node_id
+        }
 
     def _make(self, begins: float) -> Key:
         key = make_key(_CLUSTER_KEY_ID, X25519PrivateKey.generate(), begins, self._interval)

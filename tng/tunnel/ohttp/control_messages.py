@@ -110,9 +110,7 @@ def dump_wanted(model: str | None, challenge: str | None) -> bytes:
     return json.dumps({"attestation_request": wanted}).encode()
 
 
-def dump_key_config_answer(
-    key: ServerUserData, statement: Shown | None, wanted: Wanted
-) -> bytes:
+def dump_key_config_answer(key: ServerUserData, statement: Shown | None, wanted: Wanted) -> bytes:
     """The answer to a key-config request, readable in both dialects."""
     answer: dict[str, object] = {
         "hpke_key_config": key.key_config,
@@ -256,7 +254,7 @@ def _attest_response(statement: Shown | None, wanted: Wanted) -> object:
     return {"Err": "not_configured"} if wanted.model else _NO_ATTESTATION
 
 
-def _statement(info: Json) -> CocoEvidence | CocoToken | None:
+def _statement(info: Json) -> Shown | None:
     if info is None:
         return None
     if not isinstance(info, dict):

@@ -200,20 +200,21 @@ class Delivery:
         fields = end_to_end(head.fields, keep_host=False)
         outer = [service.server, _RESPONSE_TYPE, *service.passthrough.of_response(fields)]
         out = [self._writer.start(200, outer)]
-        sealed = [sealer.prefix, sealer.seal(bhttp.dump_response_head(head.status, fields))]
+        before = sealer.prefix
+        inner = [bhttp.dump_response_head(head.status, fields)]
         size = 0
         while not upstream.is_complete:
             # What is ready goes out before more is waited for, and before it is much.
             if size >= SHARE or not upstream.look():
-                out.append(self._writer.data(b"".join(sealed)))
+                out.append(self._writer.data(before + sealer.seal(b"".join(inner))))
                 await exchange.send_to_client(b"".join(out))
-                out, sealed, size = [], [], 0
+                out, before, inner, size = [], b"", [], 0
             for piece in await upstream.read():
                 size += len(piece)
-                sealed.append(sealer.seal(bhttp.dump_content(piece)))
-        trailers = end_to_end(upstream.trailers, keep_host=False)
-        sealed += [sealer.seal(bhttp.dump_end(trailers)), sealer.finish()]
-        out += [self._writer.data(b"".join(sealed)), self._writer.end([])]
+                inner.append(bhttp.dump_content(piece))
+        inner.append(bhttp.dump_end(end_to_end(upstream.trailers, keep_host=False)))
+        sealed = sealer.seal(b"".join(inner)) + sealer.finish()
+        out += [self._writer.data(before + sealed), self._writer.end([])]
         await exchange.send_to_client(b"".join(out))
 
 

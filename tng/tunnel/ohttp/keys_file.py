@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 LOOK_S: Final = 1.0
 """Seconds between two looks at the file."""
 
+FIND_INTERVAL_S: Final = 0.05
+"""Seconds between two looks for the sake of requests: those with invented keys must not keep us
+reading."""
+
 GRACE_S: Final = 300.0
 """Seconds for which a replaced key is usable: clients ask for keys at least that often."""
 
@@ -60,6 +64,8 @@ class FileKey:
         """What the last look gave: the content, or the complaint; each is told once."""
         self._current: Key | None = None
         self._keyring = Keyring()
+        self._finding = trio.Lock()
+        self._looked_at = float("-inf")
 
     @property
     def keyring(self) -> Keyring:
@@ -86,10 +92,7 @@ class FileKey:
         task_status.started()
         while True:
             await trio.sleep(LOOK_S)
-            try:
-                self._look()
-            except UnusableFileError as exc:
-                self._complain(str(exc))
+            self._look_again()
             self._keep_current()
 
     def status(self, now: float) -> dict[str, object]:
@@ -100,10 +103,27 @@ class FileKey:
             "key": None if key is None else key.status_json(now),
         }
 
-    async def find_elsewhere(self, _public_key: bytes) -> bool:
-        """Nobody else has our key."""
-        await trio.lowlevel.checkpoint()
-        return False
+    async def find_elsewhere(self, public_key: bytes) -> bool:
+        """Look at the file now: another egress with the same file may have read it before us.
+
+        All who ask while a look is awaited share it.
+
+        Returns:
+            Whether the key is there now.
+        """
+        asked = trio.current_time()
+        async with self._finding:
+            if self._looked_at < asked:
+                await trio.sleep_until(self._looked_at + FIND_INTERVAL_S)
+                self._look_again()
+        return self._keyring.find(public_key, self._clock.now()) is not None
+
+    def _look_again(self) -> None:
+        self._looked_at = trio.current_time()
+        try:
+            self._look()
+        except UnusableFileError as exc:
+            self._complain(str(exc))
 
     def _look(self) -> None:
         file = read_small_file(self._path)

@@ -8,7 +8,6 @@ whoever reads logs of both transports.
 from __future__ import annotations
 
 import enum
-import json
 from typing import Final
 
 from tng.errors import ErrorCode, TngError
@@ -93,8 +92,3 @@ class OhttpError(TngError):
     def http_status(self) -> int:
         """The status in the reference's table."""
         return self.problem.status
-
-
-def problem_body(error: OhttpError) -> bytes:
-    """The JSON body that tells a client of the control API, or of the tunnel, what is wrong."""
-    return json.dumps({"code": error.problem.title, "message": str(error)}).encode()

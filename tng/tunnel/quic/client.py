@@ -6,7 +6,6 @@ One instance serves one `add_ingress` entry, over one UDP socket per address fam
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import trio
@@ -30,9 +29,6 @@ from tng.verdict import AttestedPeer
 MAX_OPENING: Final = 64
 """Handshakes at a time: each takes milliseconds of the thread, and further clients wait for a turn
 rather than all of them for a time-out."""
-
-MakeSocket = Callable[[Endpoint], socket.socket]
-"""Makes a bound UDP socket."""
 
 
 class OpenedSession(NamedTuple):
@@ -66,7 +62,7 @@ class QuicClient:
         verifier: the judge of peers, if the operator said `verify`.
         clock: against which verdicts end.
         idle_timeout_s: seconds that a session may be silent.
-        make_socket: makes the sockets that sessions run over.
+        mark: firewall mark of the sockets that sessions run over; None for none.
     """
 
     def __init__(
@@ -75,13 +71,13 @@ class QuicClient:
         verifier: Verifier | None,
         clock: Clock,
         idle_timeout_s: float,
-        make_socket: MakeSocket = make_udp_socket,
+        mark: int | None = None,
     ) -> None:
         self._identity = identity
         self._verifier = verifier
         self._clock = clock
         self._idle_timeout_s = max(idle_timeout_s, LOCAL_IDLE_TIMEOUT_S)
-        self._make_socket = make_socket
+        self._mark = mark
         self._turns = trio.CapacityLimiter(MAX_OPENING)
         self._nursery: trio.Nursery | None = None
         self._ports: dict[int, tuple[QuicPort, socket.socket]] = {}
@@ -148,7 +144,7 @@ class QuicClient:
         if found is None:
             anywhere = "::" if family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104 - outgoing
             try:
-                sock = self._make_socket(Endpoint(anywhere, 0))
+                sock = make_udp_socket(Endpoint(anywhere, 0), self._mark)
             except StartError as exc:
                 raise NetError(str(exc)) from exc
             forbid_fragments(sock)

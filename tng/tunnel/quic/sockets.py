@@ -1,8 +1,8 @@
 """UDP sockets: large buffers, packets that are never fragmented, and how large those may be.
 
 In: addresses.  Out: non-blocking sockets, and the payload that the path to an address carries.
-A socket here is anything with the few methods of `PacketSocket`: captured datagrams come through one
-that knows more addresses than its own.
+A socket here is anything with the few methods of `PacketSocket`: captured datagrams come through
+one that knows more addresses than its own.
 Source: RFC 9000 section 14 (QUIC packets are not fragmented), ip(7), ipv6(7), socket(7).
 """
 
