@@ -30,7 +30,7 @@ import trio
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests/lib"))
 
-from stage.datagrams import Client, echo, udp_port
+from stage.datagrams import Client, address_of, echo, udp_port
 from stage.gateways import listen
 from stage.processes import Process, running
 from stage.vitals import resident_octets
@@ -43,10 +43,6 @@ START_TIMEOUT_S: Final = 20.0
 ANSWER_TIMEOUT_S: Final = 8.0
 """Seconds after which a datagram counts as lost: an answer takes milliseconds, and a session that
 has to be opened first some more."""
-
-CLOSING_S: Final = 15.0
-"""Seconds after the idle timeout in which both ends have closed all sessions: an egress waits a
-little longer than its ingress, and the reference looks every 5 s."""
 
 _MIB: Final = 1 << 20
 
@@ -95,7 +91,7 @@ class Load:
         return wave
 
     async def _client(self, number: int, wave: Wave, turns: trio.CapacityLimiter) -> None:
-        async with turns, Client(self._port, _address(number)) as client:
+        async with turns, Client(self._port, address_of(number)) as client:
             for step in range(self._datagrams):
                 began = time.monotonic()
                 if await _is_answered(client, b"%d %d" % (number, step)):
@@ -103,10 +99,6 @@ class Load:
                     wave.slowest_s = max(wave.slowest_s, time.monotonic() - began)
                 else:
                     wave.lost.append((number, step))
-
-
-def _address(number: int) -> str:
-    return f"127.1.{number // 250}.{number % 250 + 1}"
 
 
 async def _is_answered(client: Client, datagram: bytes) -> bool:
@@ -189,7 +181,7 @@ async def _one(load: Load, options: argparse.Namespace, processes: list[Process]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch_memory, processes, peaks)
         wave = await load.wave(options.clients)
-        await trio.sleep(options.idle + CLOSING_S)
+        await trio.sleep(options.idle + options.settle)
         nursery.cancel_scope.cancel()
     after = [resident_octets(process.popen.pid) for process in processes]
     wave.memory = [(peaks[number], octets) for number, octets in enumerate(after)]
@@ -213,6 +205,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--at-a-time", type=int, default=64, help="clients under way at once")
     parser.add_argument("--idle", type=int, default=5, help="idle_timeout_secs of both ends")
     parser.add_argument("--waves", type=int, default=2)
+    parser.add_argument(
+        "--settle", type=float, default=15.0, help="seconds after idle until memory is read again"
+    )
     for end in ("near", "far"):
         parser.add_argument(f"--{end}", choices=("ours", "reference"), default="ours")
     parser.add_argument("--logs", type=pathlib.Path, help="folder in which logs stay")

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tng.attest.evidence import MAX_TOKEN, CocoToken, dump_evidence, parse_evidence
+from tng.attest.evidence import (
+    MAX_TOKEN,
+    CocoToken,
+    ItaToken,
+    Shown,
+    dump_evidence,
+    parse_evidence,
+)
 from tng.errors import ErrorCode, LocalProtocolError, UntrustedPeerError
 from tng.wire.dice import (
     TAG_COCO_EVIDENCE,
@@ -19,12 +26,13 @@ from tng.wire.dice import (
     DiceEvidence,
     dump_dice,
 )
+from tng.wire.ita_evidence import ItaEvidence
 
 EVIDENCE = CocoEvidence("sample", b"{}", None, "{}")
 
 
-@pytest.mark.parametrize("evidence", [EVIDENCE, CocoToken("a.b.c")])
-def test_evidence_and_token_survive_the_round_trip(evidence: CocoEvidence | CocoToken) -> None:
+@pytest.mark.parametrize("evidence", [EVIDENCE, CocoToken("a.b.c"), ItaEvidence(b"q", b"{}"), ItaToken("a.b.c")])
+def test_evidence_and_token_survive_the_round_trip(evidence: Shown) -> None:
     assert parse_evidence(dump_evidence(evidence)) == evidence
 
 
@@ -33,8 +41,8 @@ def test_evidence_and_token_survive_the_round_trip(evidence: CocoEvidence | Coco
     [
         (b"", "definite"),
         (dump_dice(DiceEvidence(TAG_COCO_EVIDENCE, b"\xf6")), "map"),
-        (dump_dice(DiceEvidence(TAG_ITA_EVIDENCE, b"\xa0")), "Intel Trust Authority"),
-        (dump_dice(DiceEvidence(TAG_ITA_TOKEN, b"a.b.c")), "Intel Trust Authority"),
+        (dump_dice(DiceEvidence(TAG_ITA_EVIDENCE, b"\xa0")), "tdx_quote"),
+        (dump_dice(DiceEvidence(TAG_ITA_TOKEN, b"\xff.b.c")), "ASCII"),
         (dump_dice(DiceEvidence(0xC0C002, b"a.b.c")), "unknown"),
         (dump_dice(DiceEvidence(TAG_COCO_TOKEN, b"\xff.b.c")), "ASCII"),
         (dump_dice(DiceEvidence(TAG_COCO_TOKEN, b"a" * (MAX_TOKEN + 1))), "longer"),

@@ -98,8 +98,9 @@ def test_a_token_is_text_of_a_bounded_length() -> None:
 
 def test_a_provider_that_is_not_named_is_coco() -> None:
     for provider in (None, "", "coco"):
-        read_provider(provider, "as_provider")
-    for other in ("ita", "COCO", 1, [], "x" * 1000):
+        assert read_provider(provider, "as_provider") == "coco"
+    assert read_provider("ita", "as_provider") == "ita"
+    for other in ("ITA", "COCO", 1, [], "x" * 1000):
         with pytest.raises(RemoteProtocolError, match="aa_provider") as caught:
             read_provider(other, "aa_provider")
         assert len(str(caught.value)) < 100
@@ -124,7 +125,7 @@ def test_the_references_evidence_comes_out_as_it_went_in(shared: pathlib.Path, n
             found += 1
             again = dump_evidence_object(parse_evidence_object(carried["evidence"]))
             assert json.dumps(again) == json.dumps(carried["evidence"])
-            read_provider(carried["aa_provider"], "aa_provider")
+            assert read_provider(carried["aa_provider"], "aa_provider") == "coco"
     assert found == 1
 
 

@@ -31,10 +31,7 @@ def out(**keys: object) -> dict[str, object]:
     ("config", "path"),
     [
         (out(**MAPPING, attest={"aa_type": "builtin"}), "add_egress[0].attest.aa_type"),
-        (out(**MAPPING, attest={"aa_provider": "ita", **AA}), "add_egress[0].attest.aa_provider"),
         (out(**MAPPING, attest={**AA, "model": "passport", "as_type": "builtin"}), "add_egress[0].attest.as_type"),
-        (in_(**MAPPING, verify={"as_provider": "ita"}), "add_ingress[0].verify.as_provider"),
-        (in_(**MAPPING, verify={**AS, "verify_signer_transparency": True}), "add_ingress[0].verify.verify_signer_transparency"),
         (in_(**MAPPING, no_ra=True) | {"metric": {"exporters": []}}, "metric"),
         (in_(**MAPPING, no_ra=True) | {"trace": {"exporters": []}}, "trace"),
     ],

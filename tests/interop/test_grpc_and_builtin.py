@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import http.client
 import json
 import pathlib
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -16,8 +19,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from stage.agent_over_http import agent_over_http
+from stage.gateways import free_port
 from stage.grpc_endpoint import running_endpoint
 from stage.grpc_service import old_service
+from stage.octet_service import octet_service
+from stage.processes import get, running
 from tng.attest.binding import report_data, runtime_data_for
 from tng.attest.certificate import make_certificate
 from tng.attest.evidence import CocoToken, dump_evidence, parse_evidence
@@ -120,6 +126,48 @@ async def test_both_refuse_evidence_about_another_key_and_evidence_of_no_hardwar
     ):
         assert not await we_accept(certificate, "trust_all")
         assert not reference_accepts(tmp_path, certificate, "trust_all")
+
+
+@pytest.mark.parametrize("ours_is", ["ingress", "egress"])
+def test_traffic_flows_between_the_makes_when_the_builtin_service_of_either_judges(
+    tmp_path: pathlib.Path, ours_is: str
+) -> None:
+    entrances, exits = [free_port(), free_port()], [free_port(), free_port()]
+    transports: list[dict[str, object]] = [{}, {"ohttp": {}}]
+    verify = {**BUILTIN, "attestation_policy": {"type": "trust_all"}}
+
+    def mapped(port: int, to: int, **keys: object) -> dict[str, object]:
+        ends = {"in": {"host": "127.0.0.1", "port": port}, "out": {"host": "127.0.0.1", "port": to}}
+        return {"mapping": ends, **keys}
+
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(agent_over_http("sample", sample_evidence))
+        service = stack.enter_context(octet_service())
+        attest = {"aa_provider": "coco_asr", "asr_addr": url}
+        triples = list(zip(entrances, exits, transports, strict=True))
+        egress = [mapped(b, service.port, attest=attest, **t) for _, b, t in triples]
+        ingress = [mapped(a, b, verify=verify, **t) for a, b, t in triples]
+        for name, entries in (("egress", egress), ("ingress", ingress)):
+            words = ["launch", "--config-content", json.dumps({f"add_{name}": entries})]
+            is_ours = name == ours_is
+            words = ["-m", "tng", *words] if is_ours else words
+            program = sys.executable if is_ours else str(REFERENCE)
+            stack.enter_context(running(tmp_path, name, *words, program=program))
+        for port in entrances:
+            assert answered(port), (tmp_path / f"{ours_is}.log").read_text()
+
+
+def answered(port: int) -> bool:
+    """Whether a request through the ingress on `port` reaches the service in time."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            if get(port, "/octets/10")[0] == 200:
+                return True
+        except http.client.HTTPException:
+            pass  # the egress has no certificate yet
+        time.sleep(0.05)
+    return False
 
 
 @dataclasses.dataclass

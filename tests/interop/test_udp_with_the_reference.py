@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 import trio
 
-from stage.datagrams import Client, echo, udp_port
+from stage.datagrams import Client, address_of, echo, udp_port
 from stage.gateways import listen
 from stage.processes import Process, running
 
@@ -31,7 +31,7 @@ DIRECTIONS = ("ours->ref", "ref->ours", "ours->ours")
 IDLE_S = 10
 
 STAYS = 0.75
-"""Share of the memory of a busy hour that may stay: pieces in use lie between those given back."""
+"""Share of the memory of a busy hour that may stay: pages with a single piece in use (docs/UDP.md)."""
 
 
 def launched(
@@ -95,12 +95,13 @@ async def test_datagrams_below_the_path_limit_pass_and_larger_ones_end_nothing(
 async def test_a_thousand_clients_lose_no_datagram_and_their_memory_is_given_back(
     direction: str, tmp_path: pathlib.Path
 ) -> None:
+    """The same with 100 datagrams for each client: tools/udp_load."""
     clients, datagrams, at_a_time = 1000, 10, 64
     finished = 0
 
     async def work(port: int, number: int, turns: trio.CapacityLimiter) -> None:
         nonlocal finished
-        async with turns, Client(port) as client:
+        async with turns, Client(port, address_of(number)) as client:
             for step in range(datagrams):
                 datagram = b"%d %d" % (number, step)
                 assert await client.ask(datagram) == datagram

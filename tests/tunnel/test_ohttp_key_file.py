@@ -219,7 +219,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("content", "complaint"), BAD)
+@pytest.mark.parametrize(("content", "complaint"), BAD, ids=range(len(BAD)))
 async def test_a_start_without_a_key_is_refused_by_name(
     content: bytes, complaint: str, tmp_path: pathlib.Path
 ) -> None:
@@ -252,7 +252,7 @@ async def test_what_is_no_plain_file_is_refused_and_holds_nothing_up(
         await FileKey(str(path), TrioClock(), f"{WHERE}.path").run()
 
 
-@pytest.mark.parametrize("content", [content for content, _ in BAD])
+@pytest.mark.parametrize("content", [content for content, _ in BAD], ids=range(len(BAD)))
 async def test_bad_content_later_keeps_the_key_and_is_told_once(
     content: bytes,
     tmp_path: pathlib.Path,

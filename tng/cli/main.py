@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from tng import __version__
-from tng.cli import config, demo, launch, tools, trustee, verify
+from tng.cli import audit, config, demo, launch, tools, trustee, verify
 from tng.cli import exec as execute
 from tng.cli.conflict import refuse_conflict
 from tng.errors import ConfigError, TngError
 from tng.observe.logs import configure_logging
 from tng.observe.options import LogFlags, log_options
 
-_COMMANDS: Final = (launch, execute, demo, trustee, config, verify, tools)
+_COMMANDS: Final = (launch, execute, demo, trustee, config, verify, audit, tools)
 
 _EPILOG: Final = """\
 `tng COMMAND --help` describes each command; log options stand before the command.

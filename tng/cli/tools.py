@@ -8,12 +8,28 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Final
 
-from tng.cli import tools_kbs, tools_policy, tools_quote, tools_rv
+from tng.cli import (
+    tools_kbs,
+    tools_ohttp,
+    tools_policy,
+    tools_quote,
+    tools_rats_tls,
+    tools_rv,
+    tools_token,
+)
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
 
-_TOOLS: Final = (tools_kbs, tools_policy, tools_quote, tools_rv)
+_TOOLS: Final = (
+    tools_kbs,
+    tools_ohttp,
+    tools_policy,
+    tools_quote,
+    tools_rats_tls,
+    tools_rv,
+    tools_token,
+)
 
 
 def add_parser(commands: Subparsers) -> None:

@@ -17,6 +17,9 @@ from tng.endpoint import Endpoint, parse_authority
 from tng.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tng.trustee.decisions import Decision
     from tng.trustee.server import TrusteeSettings
 
 DEFAULT_LISTEN: Final = "127.0.0.1:50005"
@@ -78,6 +81,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=[],
         help="accept this TCB status beside UpToDate; may be repeated",
     )
+    parser.add_argument(
+        "--audit-log",
+        metavar="FILE",
+        type=Path,
+        help="append a record of every decision here; see `tng audit`",
+    )
     _add_broker_options(parser)
     parser.set_defaults(run=run)
 
@@ -90,7 +99,14 @@ def run(arguments: argparse.Namespace) -> int:
     """
     import asyncio  # no other command needs it
 
-    asyncio.run(_serve_until_signal(_settings(arguments)))
+    settings = _settings(arguments)
+    if arguments.audit_log is None:
+        asyncio.run(_serve_until_signal(settings))
+        return 0
+    from tng.cli import audit_records
+
+    with audit_records.opened(arguments.audit_log, SystemClock(), "trustee") as audit:
+        asyncio.run(_serve_until_signal(settings, audit_records.on_decision(audit)))
     return 0
 
 
@@ -116,7 +132,10 @@ def _add_broker_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-async def _serve_until_signal(settings: TrusteeSettings) -> None:
+async def _serve_until_signal(
+    settings: TrusteeSettings, decided: Callable[[Decision], None] | None = None
+) -> None:
+    from tng.trustee.decisions import forget
     from tng.trustee.server import serve
 
     import asyncio
@@ -130,6 +149,7 @@ async def _serve_until_signal(settings: TrusteeSettings) -> None:
         SystemClock(),
         ready=lambda url: print(f"listening on {url}", flush=True),
         stop=stop,
+        decided=decided or forget,
     )
 
 

@@ -136,12 +136,6 @@ class Attest(StrictModel):
             yield Fault(("as_addr",), 'required key is missing with "model": "passport"')
         if self.as_provider == "ita" and self.as_type != "restful":
             yield Fault(("as_type",), 'does not go with "as_provider": "ita"')
-        if self.as_provider != self.provider:
-            yield Fault(
-                ("as_provider",),
-                f'"{self.as_provider}" does not take evidence of "aa_provider": '
-                f'"{self.aa_provider}"',
-            )
         if self.as_provider == "ita" and "as_headers" in written_keys(self):
             yield Fault(("as_headers",), 'goes with "as_provider": "coco" only')
         if self.as_provider == "coco" and self.api_key is not None:

@@ -183,7 +183,7 @@ class AuditLog:
         try:
             _write_all(self._descriptor, line)
         except OSError:
-            # Half a line would be taken for the end of this process: the disk is full, take it back.
+            # The disk is full: half a line would look as if this process had been killed.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, before)
             raise
@@ -193,10 +193,18 @@ class AuditLog:
         while not self._stop.is_set():
             self._written.wait()
             self._written.clear()
-            with self._lock, contextlib.suppress(OSError):
-                # A failure shows again, and is told, at the next write.
-                os.fdatasync(self._descriptor)
+            with contextlib.suppress(OSError):  # a failure shows again, and is told, at a write
+                self._have_disk_take_it()
             self._stop.wait(SYNC_INTERVAL_S)
+
+    def _have_disk_take_it(self) -> None:
+        with self._lock:
+            # Whoever writes a line meanwhile shall not wait for the disk.
+            descriptor = os.dup(self._descriptor)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _shortened(record: Record, octets: int) -> dict[str, Json]:

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-Json: TypeAlias = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 """A JSON value."""
 Record: TypeAlias = Mapping[str, Json]
 """What one line says; `kind` says of what."""
@@ -64,7 +64,7 @@ class Problem:
 
     Attributes:
         file: position in the list of files, from 0.
-        line: number of the line in that file, from 1.
+        line: number of the line in that file, from 1; 0 if no line is at fault.
         kind: "altered", "missing", "reordered", "torn" or "head".
         detail: what was expected and what was seen.
     """
@@ -148,13 +148,14 @@ def torn_record(octets: bytes, at: float) -> Record:
     }
 
 
-def examine(files: Iterable[Iterable[bytes]]) -> Examined:
+def examine(files: Iterable[Iterable[bytes]], head: str | None = None) -> Examined:
     """Check a log that may lie in several files, the oldest first.
 
     Args:
         files: of each, its lines with their newlines; no line longer than `MAX_LINE` + 1.
+        head: digest that a line must have, in lower case; None for any.
     """
-    examination = _Examination()
+    examination = _Examination(head)
     for number, lines in enumerate(files):
         for where, octets in enumerate(lines, 1):
             examination.take(number, where, octets)
@@ -164,8 +165,9 @@ def examine(files: Iterable[Iterable[bytes]]) -> Examined:
 class _Examination:
     """Takes lines until the first fault; after a gap it only looks for the line that is missed."""
 
-    def __init__(self) -> None:
+    def __init__(self, head: str | None) -> None:
         self._found = Examined()
+        self._wanted = head
         self._is_first = True
         self._rest: list[bytes] = []  # octets that are no line, until they are closed off
         self._rest_at = (0, 0)
@@ -185,6 +187,8 @@ class _Examination:
             octets = b"".join(self._rest)
             kind = "altered" if octets.endswith(b"\n") else "torn"
             self._fail(self._rest_at, kind, _words(octets))
+        if self._wanted not in {None, START} and self._found.problem is None:
+            self._fail((-1, 0), "head", f"no line has the digest {self._wanted}: lines are missing")
         return self._found
 
     def _keep(self, file: int, where: int, octets: bytes) -> None:
@@ -234,6 +238,8 @@ class _Examination:
             self._rest = []
         found.records += 1
         found.last, found.head = line.sequence, line.chain
+        if line.chain == self._wanted:
+            self._wanted = None
 
     def _closes(self, line: Line) -> bool:
         octets = b"".join(self._rest)

@@ -145,12 +145,12 @@ class _Handlers:
 
     async def put_policy(self, request: web.Request) -> web.Response:
         self._require_administrator(request, "store attestation policy")
-        store_policy(self._parts.policies, await read_json_body(request, MAX_POLICY_BODY))
+        await store_policy(self._parts.policies, await read_json_body(request, MAX_POLICY_BODY))
         return web.Response()
 
     async def delete_policy(self, request: web.Request) -> web.Response:
         self._require_administrator(request, "delete attestation policy")
-        self._parts.policies.delete(request.match_info["policy_id"])
+        await self._parts.policies.delete(request.match_info["policy_id"])
         return web.Response()
 
     async def status(self, request: web.Request) -> web.Response:

@@ -9,19 +9,25 @@ not:
     4  verify every device's evidence                     a `TeeVerifier` per TEE
     5  evaluate the policy over the claims, sign          policy, ear
 
+Submodules are named by class and number: `cpu0`, `gpu0`, `gpu1`.  A further device (a GPU) for
+which the request names nothing to be bound to must be bound to what the first request is.
+
 Invariant: no token without all evidence verified; a token for simulated evidence says so.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+from tng.attest.policy.base import References
 from tng.errors import AppraiserError, TngError, UntrustedPeerError
 from tng.trustee.decisions import Act, Decided, Decision, forget
+from tng.trustee.device_evidence import DEVICE_TEES
 from tng.trustee.dialects import (
     AttestationRequest,
     VerificationRequest,
@@ -42,7 +48,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CHALLENGE_CLAIM: Final = "challenge_token"
-_DEVICE_CLASS: Final = "cpu"  # tdx and sample; classes for other devices come with their verifiers
+_MAX_EVALUATING: Final = 2
+"""Policies evaluated at once: each is CPU, of this process or of the one beside it for Rego."""
+
+ReferenceSource: TypeAlias = Callable[[], Awaitable[References]]
+"""Gives the reference values that are good now, by name."""
+
+
+async def no_references() -> References:
+    """Reference values of a service that has none."""
+    return {}
 
 
 class AttestationService:
@@ -55,6 +70,7 @@ class AttestationService:
         verifiers: by canonical name of the TEE; what is not in here is refused.
         clock: dates tokens and challenges.
         decided: told of every judgement.
+        references: reference values, for policies that read them.
     """
 
     def __init__(
@@ -65,6 +81,7 @@ class AttestationService:
         verifiers: Mapping[str, TeeVerifier],
         clock: Clock,
         decided: Decided = forget,
+        references: ReferenceSource = no_references,
     ) -> None:
         self._identity = identity
         self._challenger = challenger
@@ -72,6 +89,8 @@ class AttestationService:
         self._verifiers = verifiers
         self._clock = clock
         self._decided = decided
+        self._references = references
+        self._evaluating = asyncio.Semaphore(_MAX_EVALUATING)
 
     async def attest(self, body: bytes, *, client: str = "") -> str:
         """Token for the evidence in a request.
@@ -121,13 +140,32 @@ class AttestationService:
         verifiers = [self._verifier(item.tee, index) for index, item in enumerate(request.requests)]
         for item in request.requests:
             self._check_challenge(item)
-        submodules: list[Submodule] = []
-        simulated = False
-        for number, (item, verifier) in enumerate(zip(request.requests, verifiers, strict=True)):
-            appraised = await _verify_logged(verifier, item)
-            simulated = simulated or appraised.simulated
-            submodules.append(_submodule(f"{_DEVICE_CLASS}{number}", policy, item, appraised))
-        return submodules, simulated
+        devices: list[tuple[VerificationRequest, AppraisedEvidence]] = []
+        for item, verifier in zip(_bound(request.requests), verifiers, strict=True):
+            devices += [(item, device) for device in await _verify_logged(verifier, item)]
+        references = await self._references() if policy.reads_references else {}
+        numbers: Counter[str] = Counter()
+        submodules = []
+        for item, device in devices:
+            name = f"{device.device_class}{numbers[device.device_class]}"
+            numbers[device.device_class] += 1
+            submodules.append(await self._submodule(name, policy, references, item, device))
+        return submodules, any(device.simulated for _, device in devices)
+
+    async def _submodule(
+        self,
+        name: str,
+        policy: Policy,
+        references: References,
+        item: VerificationRequest,
+        device: AppraisedEvidence,
+    ) -> Submodule:
+        evidence = _annotated(item, device)
+        async with self._evaluating:
+            appraisal = await asyncio.to_thread(policy.evaluate, evidence, references)
+        for rule in appraisal.rules:
+            log.debug("%s %s=%s reason=%s", name, rule.claim, rule.value, rule.reason)
+        return Submodule(name, policy.policy_id, appraisal.vector, evidence)
 
     def _verifier(self, tee: str, index: int) -> TeeVerifier:
         verifier = self._verifiers.get(tee)
@@ -164,7 +202,20 @@ class AttestationService:
         )
 
 
-async def _verify_logged(verifier: TeeVerifier, item: VerificationRequest) -> AppraisedEvidence:
+def _bound(requests: Sequence[VerificationRequest]) -> list[VerificationRequest]:
+    """The requests, further devices bound to what the first is bound to unless they say to what."""
+    first = requests[0].runtime_data
+    return [
+        dataclasses.replace(item, runtime_data=first)
+        if item.runtime_data is None and item.tee in DEVICE_TEES
+        else item
+        for item in requests
+    ]
+
+
+async def _verify_logged(
+    verifier: TeeVerifier, item: VerificationRequest
+) -> tuple[AppraisedEvidence, ...]:
     try:
         return await verifier.verify(item)
     except UntrustedPeerError as exc:
@@ -175,13 +226,11 @@ async def _verify_logged(verifier: TeeVerifier, item: VerificationRequest) -> Ap
         raise
 
 
-def _submodule(
-    name: str, policy: Policy, item: VerificationRequest, appraised: AppraisedEvidence
-) -> Submodule:
-    evidence = dict(appraised.claims)
-    # The service adds the claims that were hashed next to the register that held the hash.
+def _annotated(item: VerificationRequest, device: AppraisedEvidence) -> dict[str, object]:
+    """The claims, and next to each register that held a hash the claims that were hashed."""
+    evidence = dict(device.claims)
     if "report_data" in evidence:
         evidence["runtime_data_claims"] = item.runtime_data and item.runtime_data.claims
     if "init_data" in evidence:
         evidence["init_data_claims"] = item.init_data and item.init_data.claims
-    return Submodule(name, policy.policy_id, policy.evaluate(evidence), evidence)
+    return evidence

@@ -81,6 +81,11 @@ class VerificationRequest:
     runtime_data: RuntimeData | None
     init_data: InitData | None
 
+    @property
+    def report_data(self) -> bytes | None:
+        """What the evidence must be bound to; None for nothing."""
+        return None if self.runtime_data is None else self.runtime_data.report_data
+
 
 @dataclass(frozen=True, slots=True)
 class AttestationRequest:

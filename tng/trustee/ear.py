@@ -10,7 +10,6 @@ token.
 
 from __future__ import annotations
 
-import enum
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tng import __version__
 from tng.attest.base64_text import dump_base64url
+from tng.attest.policy.base import Tier, tier_of
 from tng.errors import LocalProtocolError
 from tng.trustee.identity import SignerIdentity
 
@@ -35,16 +35,7 @@ LIFETIME_S: Final = 300
 _COORDINATE: Final = 32  # octets of a P-256 coordinate or of half a signature, RFC 7518 section 3.4
 
 
-class Status(enum.StrEnum):
-    """Tier of a trust claim or of a submodule, best first for comparison by `_ORDER`."""
-
-    NONE = "none"
-    AFFIRMING = "affirming"
-    WARNING = "warning"
-    CONTRAINDICATED = "contraindicated"
-
-
-_ORDER: Final = tuple(Status)
+_ORDER: Final = tuple(Tier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +43,7 @@ class Submodule:
     """One appraised device.
 
     Attributes:
-        name: "cpu0", "cpu1", ...
+        name: "cpu0", "gpu0", "gpu1", ...
         policy_id: the policy that made the vector.
         vector: trust claims, -128..127, by hyphenated name.
         evidence: annotated evidence; a JSON object.
@@ -64,37 +55,15 @@ class Submodule:
     evidence: Mapping[str, object]
 
     @property
-    def status(self) -> Status:
-        """Worst tier of the vector."""
-        return status_of(self.vector)
+    def status(self) -> Tier:
+        """Worst tier of the vector.
 
-
-def tier(value: int) -> Status:
-    """Tier of one trust claim (AR4SI, draft-ietf-rats-ar4si section 2.3.2).
-
-    Raises:
-        LocalProtocolError: outside -128..127; a policy of ours is wrong.
-    """
-    if not -128 <= value <= 127:
-        raise LocalProtocolError(f"expected a trust claim in -128..127, got {value}")
-    if -1 <= value <= 1:
-        return Status.NONE
-    if -32 <= value <= 31:
-        return Status.AFFIRMING
-    if -96 <= value <= 95:
-        return Status.WARNING
-    return Status.CONTRAINDICATED
-
-
-def status_of(vector: Mapping[str, int]) -> Status:
-    """Worst tier of a vector.
-
-    Raises:
-        LocalProtocolError: the vector is empty or holds a value out of range.
-    """
-    if not vector:
-        raise LocalProtocolError("at least one policy claim must be set")
-    return max((tier(value) for value in vector.values()), key=_ORDER.index)
+        Raises:
+            LocalProtocolError: the vector is empty.
+        """
+        if not self.vector:
+            raise LocalProtocolError("expected a vector with a claim, got an empty one")
+        return max((tier_of(value) for value in self.vector.values()), key=_ORDER.index)
 
 
 def make_token(

@@ -6,14 +6,17 @@ they are deleted.  Invariant: a policy is on disk before the upload is answered.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
+from tng.attest.policy.rego import load_engine
 from tng.errors import StartError
 from tng.trustee.policy import BUILT_IN, Policy, make_policy
 from tng.trustee.problems import ProblemCode, TrusteeRequestError
 
 if TYPE_CHECKING:
+    from tng.trustee.rego_text import Engines
     from tng.trustee.state import StateDirectory
 
 log = logging.getLogger(__name__)
@@ -30,17 +33,20 @@ class Policies:
 
     Args:
         state: where uploaded ones are kept.
+        engines: makes the Rego engine, for texts without a native twin.
 
     Raises:
         StartError: a stored policy cannot be evaluated by this version.
     """
 
-    def __init__(self, state: StateDirectory) -> None:
+    def __init__(self, state: StateDirectory, engines: Engines = load_engine) -> None:
         self._state = state
+        self._engines = engines
+        self._changing = asyncio.Lock()
         self._uploaded: dict[str, Policy] = {}
         for policy_id, text in state.policies().items():
             try:
-                self._uploaded[policy_id] = make_policy(policy_id, text)
+                self._uploaded[policy_id] = make_policy(policy_id, text, engines)
             except TrusteeRequestError as exc:
                 raise StartError(f"stored policy {policy_id!r}: {exc}") from exc
             _warn_if_trusting(self._uploaded[policy_id])
@@ -83,38 +89,41 @@ class Policies:
                 str(exc), ProblemCode.INVALID_ARGUMENT, field="policy_ids[0]"
             ) from exc
 
-    def put(self, policy_id: str, text: str) -> Policy:
+    async def put(self, policy_id: str, text: str) -> Policy:
         """Store a policy under a name, in place of what had it.
 
         Raises:
             TrusteeRequestError: see `policy.make_policy`; or there are too many (400).
             StartError: the state directory cannot be written.
         """
-        policy = make_policy(policy_id, text)
-        if policy_id not in self._uploaded and len(self._uploaded) >= MAX_UPLOADED:
-            raise TrusteeRequestError(
-                f"there are {MAX_UPLOADED} uploaded policies already", ProblemCode.INVALID_ARGUMENT
-            )
-        self._state.write_policy(policy_id, text)
-        self._uploaded[policy_id] = policy
+        policy = await asyncio.to_thread(make_policy, policy_id, text, self._engines)
+        async with self._changing:  # what is on disk is what is known, whoever else uploads
+            if policy_id not in self._uploaded and len(self._uploaded) >= MAX_UPLOADED:
+                raise TrusteeRequestError(
+                    f"there are {MAX_UPLOADED} uploaded policies already",
+                    ProblemCode.INVALID_ARGUMENT,
+                )
+            await asyncio.to_thread(self._state.write_policy, policy_id, text)
+            self._uploaded[policy_id] = policy
         log.info("policy stored id=%s sha384=%s", policy_id, policy.digest.hex())
         _warn_if_trusting(policy)
         return policy
 
-    def delete(self, policy_id: str) -> None:
+    async def delete(self, policy_id: str) -> None:
         """Forget an uploaded policy; a built-in one of the same name shows again.
 
         Raises:
             TrusteeRequestError: it is the default policy or a built-in one (400), or unknown (404).
             StartError: the state directory cannot be written.
         """
-        self.get(policy_id)
-        if policy_id == DEFAULT_POLICY or policy_id not in self._uploaded:
-            raise TrusteeRequestError(
-                f"policy {policy_id!r} cannot be deleted", ProblemCode.INVALID_ARGUMENT
-            )
-        self._state.remove_policy(policy_id)
-        del self._uploaded[policy_id]
+        async with self._changing:
+            self.get(policy_id)
+            if policy_id == DEFAULT_POLICY or policy_id not in self._uploaded:
+                raise TrusteeRequestError(
+                    f"policy {policy_id!r} cannot be deleted", ProblemCode.INVALID_ARGUMENT
+                )
+            await asyncio.to_thread(self._state.remove_policy, policy_id)
+            del self._uploaded[policy_id]
         log.info("policy deleted id=%s", policy_id)
 
 

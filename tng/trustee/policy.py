@@ -1,34 +1,35 @@
-"""Appraisal policies: which claims make which entry of a trustworthiness vector.
+"""Appraisal policies under a name: from annotated evidence to a trustworthiness vector.
 
-Annotated evidence goes in, a trustworthiness vector (EAR, draft-ietf-rats-ear section 3) comes
-out.  A policy is known by the SHA-384 of its Rego text.  No Rego engine runs here: each text in
-the table below has a native twin that answers alike, and a text that is not in the table is
-refused when it is uploaded.
+A name and a Rego text go in, a `Policy` comes out, which appraises annotated evidence.  A text is
+known by its SHA-384: the two built-in ones below and those that Trustee and TNG ship have native
+twins (`attest.policy.native`), which answer alike; every other text needs the Rego engine, which
+is an extra of this package.
 
-Invariant: a policy that is stored can be evaluated, and says the same as its text.
+Invariant: a policy that is stored can be evaluated; what cannot is refused when it is uploaded.
 """
 
 from __future__ import annotations
 
-import enum
+import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from tng.attest.policy.factory import policy_from_text
+from tng.attest.policy.native import HARDWARE_ONLY, TRUST_ALL, NativePolicy
+from tng.attest.policy.rego import load_engine
 from tng.trustee.problems import ProblemCode, TrusteeRequestError
+from tng.trustee.rego_text import Engines, engine_for, policy_refusals
+
+if TYPE_CHECKING:
+    from tng.attest.policy.base import Appraisal, AppraisalPolicy, Claims, References
 
 MAX_POLICY_TEXT: Final = 262_144
 """Octets of one Rego text; the largest policy that Trustee ships has 17 kB."""
 
 _POLICY_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """The service's alphabet; the length bounds file names."""
-
-_INTEL_TDX_TEE_TYPE: Final = "81000000"
-_INTEL_QE_VENDOR_ID: Final = "939a7233f79c4ca9940a0db3957f0607"
-_UNRECOGNISED_HARDWARE: Final = 97
-_AFFIRMING: Final = 2
 
 HARDWARE_ONLY_TEXT: Final = """\
 package policy
@@ -71,31 +72,18 @@ default file_system := 2
 """Text of the built-in policy `trust_all`."""
 
 
-class Twin(enum.Enum):
-    """Native evaluations, each the twin of one Rego text or more."""
-
-    TDX_ONLY = "tdx_only"
-    HARDWARE_ONLY = "hardware_only"
-    TRUST_ALL = "trust_all"
-
-
-_SHIPPED_WITH_TNG: Final[dict[str, Twin]] = {
-    # SHA-384 of the texts that TNG 2.12.0 carries for its policy types of these names.
-    "155a2aaac0a19c2bf1a0216d95d85a255476f5dc04b70067"
-    "fd3d7c99dba7368c586fc6405959eb8a383e29f508be9b69": Twin.HARDWARE_ONLY,
-    "bcacca46e240407feecb0efd6b0386a1b8ce2778346a9ff8"
-    "35a56e42eacea3112fab3ff53d0f912d0f2f6b82092b0985": Twin.TRUST_ALL,
-}
-
-
 def _sha384(text: str) -> bytes:
     return hashlib.sha384(text.encode("utf-8")).digest()
 
 
-_KNOWN: Final[dict[str, Twin]] = {
-    _sha384(HARDWARE_ONLY_TEXT).hex(): Twin.TDX_ONLY,
-    _sha384(TRUST_ALL_TEXT).hex(): Twin.TRUST_ALL,
-    **_SHIPPED_WITH_TNG,
+_TDX_ONLY: Final = dataclasses.replace(
+    HARDWARE_ONLY,
+    branches=tuple(branch for branch in HARDWARE_ONLY.branches if branch.tee == "tdx"),
+)
+
+_OWN: Final[dict[bytes, NativePolicy]] = {
+    _sha384(HARDWARE_ONLY_TEXT): _TDX_ONLY,
+    _sha384(TRUST_ALL_TEXT): TRUST_ALL,
 }
 
 
@@ -106,12 +94,12 @@ class Policy:
     Attributes:
         policy_id: 1-64 of [A-Za-z0-9_-].
         text: Rego, as uploaded.
-        twin: what evaluates it.
+        appraises: what evaluates it; of the same name.
     """
 
     policy_id: str
     text: str
-    twin: Twin
+    appraises: AppraisalPolicy
 
     @property
     def digest(self) -> bytes:
@@ -120,42 +108,41 @@ class Policy:
 
     @property
     def trusts_all(self) -> bool:
-        """Whether the policy affirms evidence without looking at it."""
-        return self.twin is Twin.TRUST_ALL
+        """Whether the policy is known to affirm evidence without looking at it."""
+        return self.appraises.trusts_all
 
-    def evaluate(self, evidence: Mapping[str, object]) -> dict[str, int]:
-        """Trustworthiness vector of annotated evidence.
+    @property
+    def reads_references(self) -> bool:
+        """Whether reference values may make a difference; only a shipped text can say they do not.
+
+        To Rego of somebody else they are always given: a text can name them in many ways.
+        """
+        return not isinstance(self.appraises, NativePolicy) or "reference" in self.text
+
+    def evaluate(self, evidence: Claims, references: References) -> Appraisal:
+        """Appraise one device.  Blocks, for Rego at most for the engine's time limit.
 
         Args:
             evidence: claims by TEE name, as they stand in the token.
+            references: reference values by name.
 
-        Returns:
-            Values -128..127 by hyphenated claim name; at least one.
+        Raises:
+            UntrustedPeerError: see `AppraisalPolicy.evaluate`.
         """
-        hardware = _AFFIRMING if self._recognises(evidence) else _UNRECOGNISED_HARDWARE
-        return {
-            "configuration": _AFFIRMING,
-            "executables": _AFFIRMING,
-            "file-system": _AFFIRMING,
-            "hardware": hardware,
-        }
-
-    def _recognises(self, evidence: Mapping[str, object]) -> bool:
-        match self.twin:
-            case Twin.TRUST_ALL:
-                return True
-            case Twin.TDX_ONLY:
-                return _is_tdx(evidence)
-            case Twin.HARDWARE_ONLY:
-                return _is_tdx(evidence) or _is_other_hardware(evidence)
+        return self.appraises.evaluate(evidence, references)
 
 
-def make_policy(policy_id: str, text: str) -> Policy:
-    """Give a text a name.
+def make_policy(policy_id: str, text: str, engines: Engines = load_engine) -> Policy:
+    """Give a text a name.  Blocks while the engine looks at the text.
+
+    Args:
+        policy_id: the name.
+        text: Rego.
+        engines: makes the Rego engine; called only for a text without a native twin.
 
     Raises:
-        TrusteeRequestError: the name or the size is not allowed (400), or the text is none of
-            those that have a native twin (501).
+        TrusteeRequestError: the name, the size or the text is not acceptable (400), or the text
+            needs an engine and none is installed (501).
     """
     if not _POLICY_ID.fullmatch(policy_id):
         raise TrusteeRequestError(
@@ -169,15 +156,12 @@ def make_policy(policy_id: str, text: str) -> Policy:
             ProblemCode.INVALID_ARGUMENT,
             field="policy",
         )
-    twin = _KNOWN.get(_sha384(text).hex())
-    if twin is None:
-        raise TrusteeRequestError(
-            "Rego engine not available in this version: the policy's SHA-384 is"
-            f" {_sha384(text).hex()}, none of the shipped texts (hardware_only, trust_all)",
-            ProblemCode.NOT_IMPLEMENTED,
-            field="policy",
-        )
-    return Policy(policy_id, text, twin)
+    own = _OWN.get(_sha384(text))
+    if own is not None:
+        return Policy(policy_id, text, dataclasses.replace(own, policy_id=policy_id))
+    with policy_refusals():
+        appraises = policy_from_text(policy_id, text, lambda: engine_for(text, engines))
+    return Policy(policy_id, text, appraises)
 
 
 BUILT_IN: Final[dict[str, Policy]] = {
@@ -186,28 +170,3 @@ BUILT_IN: Final[dict[str, Policy]] = {
     "trust_all": make_policy("trust_all", TRUST_ALL_TEXT),
 }
 """Policies that are there before anybody uploads one."""
-
-
-def _is_tdx(evidence: Mapping[str, object]) -> bool:
-    return (
-        _member(evidence, "tdx", "quote", "header", "tee_type") == _INTEL_TDX_TEE_TYPE
-        and _member(evidence, "tdx", "quote", "header", "vendor_id") == _INTEL_QE_VENDOR_ID
-    )
-
-
-def _is_other_hardware(evidence: Mapping[str, object]) -> bool:
-    # As Rego reads the shipped text: `input.tpm` holds unless it is missing or false.
-    return (
-        _member(evidence, "csv", "version") in ("1", "2")
-        or evidence.get("tpm", False) is not False
-        or evidence.get("system", False) is not False
-    )
-
-
-def _member(value: object, *path: str) -> object:
-    """Member at the end of a path of names, or None."""
-    for name in path:
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(name)
-    return value

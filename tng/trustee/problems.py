@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tng.attest.gpu.appraisal import GpuRefused
 from tng.attest.tdx.appraisal import TdxRefused
 from tng.errors import ErrorCode, RequestRejectedError, TngError
 from tng.verdict import Check
@@ -105,6 +106,7 @@ _BY_ERROR: Final[dict[ErrorCode, ProblemCode]] = {
     ErrorCode.COLLATERAL_EXPIRED: ProblemCode.VERIFICATION_FAILED,
     ErrorCode.EVENT_LOG_MISMATCH: ProblemCode.VERIFICATION_FAILED,
     ErrorCode.SIMULATED_EVIDENCE: ProblemCode.VERIFICATION_FAILED,
+    ErrorCode.POLICY_DENIED: ProblemCode.VERIFICATION_FAILED,
     ErrorCode.COLLATERAL_UNAVAILABLE: ProblemCode.DEPENDENCY_UNAVAILABLE,
     ErrorCode.AS_UNREACHABLE: ProblemCode.DEPENDENCY_UNAVAILABLE,
     ErrorCode.SHUTTING_DOWN: ProblemCode.DEPENDENCY_UNAVAILABLE,
@@ -200,7 +202,7 @@ def problem_of(error: TngError) -> Problem:
     if code is ProblemCode.INTERNAL_ERROR:
         # Our own trouble goes to our log; a client can do nothing with its wording.
         return Problem(code, "internal error, see the log of tng trustee", ErrorCode.INTERNAL)
-    checks = error.checks if isinstance(error, TdxRefused) else ()
+    checks = error.checks if isinstance(error, TdxRefused | GpuRefused) else ()
     return Problem(code, str(error), error.code, error.retryable, checks=checks)
 
 

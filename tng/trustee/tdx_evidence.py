@@ -64,13 +64,13 @@ class TdxVerifier:
         self._clock = clock
         self._judging = asyncio.Semaphore(_MAX_JUDGING)
 
-    async def verify(self, request: VerificationRequest) -> AppraisedEvidence:
+    async def verify(self, request: VerificationRequest) -> tuple[AppraisedEvidence, ...]:
         """See `TeeVerifier`."""
         quote, certificate = _read(request.evidence)
         if not certificate.says_simulated:
             collateral = await self._collateral.collateral_for(quote)
             appraisal = await self._judge(request, collateral, None)
-            return _appraised(appraisal)
+            return (_appraised(appraisal),)
         if self._platform is None:
             raise _refused(
                 _SIGNATURE,
@@ -80,7 +80,7 @@ class TdxVerifier:
             )
         collateral = self._platform.collateral(int(self._clock.now()))
         appraisal = await self._judge(request, collateral, self._platform.root_der)
-        return _appraised(appraisal)
+        return (_appraised(appraisal),)
 
     async def _judge(
         self, request: VerificationRequest, collateral: Collateral, root_ca_der: bytes | None
@@ -89,9 +89,7 @@ class TdxVerifier:
             return await asyncio.to_thread(
                 judge_tdx,
                 request.evidence,
-                expected_report_data=request.runtime_data.report_data
-                if request.runtime_data
-                else None,
+                expected_report_data=request.report_data,
                 collateral=collateral,
                 now=int(self._clock.now()),
                 root_ca_der=root_ca_der,

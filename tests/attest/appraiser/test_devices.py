@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 
 import pytest
 
+from stage.pccs import Network
 from tng.attest.appraiser.devices import SampleJudge, TdxJudge
+from tng.attest.policy.factory import make_policy
 from tng.attest.tdx.appraisal import TdxRefused
+from tng.attest.tdx.collateral import Collateral
+from tng.attest.tdx.collateral_settings import CollateralSettings
+from tng.attest.tdx.pccs import PccsCollateral
+from tng.attest.tdx.quote import parse_quote
 from tng.attest.tdx.simulator.platform import SimulatedPlatform
 from tng.clock import FixedClock
 from tng.errors import AppraiserError, ErrorCode, UntrustedPeerError
@@ -22,16 +29,6 @@ class Absent:
 
     async def collateral_for(self, quote):
         raise AppraiserError("none", code=ErrorCode.COLLATERAL_UNAVAILABLE)
-
-
-class Known:
-    """A source that has collateral for one root."""
-
-    def __init__(self, collateral):
-        self.collateral = collateral
-
-    async def collateral_for(self, quote):
-        return self.collateral
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +74,25 @@ async def test_octets_that_are_no_evidence_are_refused():
     assert caught.value.code is ErrorCode.EVIDENCE_MALFORMED
 
 
-async def test_a_real_quote_needs_its_collateral_and_then_the_right_report_data(shared):
+async def test_a_real_machine_passes_in_its_time_and_is_bound_to_its_report_data(shared):
     quotes = shared / "vectors" / "attestation" / "quotes"
     quote = (quotes / "phala_tdx_quote.bin").read_bytes()
-    evidence = json.dumps({"quote": base64.b64encode(quote).decode(), "cc_eventlog": None})
+    collateral = Collateral.from_json((quotes / "phala_tdx_quote_collateral.json").read_bytes())
+    evidence = json.dumps({"quote": base64.b64encode(quote).decode(), "cc_eventlog": None}).encode()
+    data = parse_quote(quote).body.report_data
+    clock = FixedClock(dt.datetime(2025, 7, 1, tzinfo=dt.UTC).timestamp())
+    client = Network(one=collateral).client()
+    source = PccsCollateral(CollateralSettings(("https://one.example",)), clock, client=client)
+    judged = await TdxJudge(source, clock).judge(evidence, data)
+    assert not judged.simulated
+    assert make_policy(None).evaluate(judged.claims, {}).status == "affirming"
+    with pytest.raises(TdxRefused) as caught:
+        await TdxJudge(source, clock).judge(evidence, bytes(64))
+    assert caught.value.code is ErrorCode.BINDING_MISMATCH
     with pytest.raises(AppraiserError) as absent:
-        await tdx().judge(evidence.encode(), DATA)
+        await TdxJudge(Absent(), clock).judge(evidence, data)
     assert absent.value.code is ErrorCode.COLLATERAL_UNAVAILABLE
+    await source.aclose()
 
 
 def sample(**changes):

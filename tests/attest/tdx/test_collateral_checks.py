@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from tng.attest.tdx.certificates import pck_certificate
 from tng.attest.tdx.collateral_checks import check_collateral
@@ -84,3 +86,14 @@ def test_another_root_is_refused(check, workshop):
 def test_octets_that_are_no_collateral_are_refused(check, workshop):
     with pytest.raises(AppraiserError):
         check(dataclasses.replace(workshop.collateral, pck_crl=b"x"))
+
+
+def test_a_list_of_another_ca_is_refused(check, workshop):
+    root = x509.load_der_x509_certificate(workshop.authority.root_der)
+    bad = dataclasses.replace(
+        workshop.collateral,
+        pck_crl=workshop.collateral.root_ca_crl,
+        pck_crl_issuer_chain=root.public_bytes(Encoding.PEM).decode(),
+    )
+    with pytest.raises(AppraiserError, match="not by the CA of the PCK certificate"):
+        check(bad)

@@ -50,7 +50,6 @@ def test_a_pinned_file_that_is_gone_is_named(tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"as_provider": "ita"},
         {"as_type": "grpc"},
         {"as_addr": None},
         {"as_addr": None, "model": "passport"},
@@ -68,6 +67,7 @@ def test_sections_without_a_judge_are_refused(changes):
             "policy_ids": [],
             "trusted_certs_paths": [],
             "skip_as_token_cert_verify": False,
+            "verify_signer_transparency": False,
             "allow_simulated": False,
             **changes,
         }
@@ -86,6 +86,7 @@ def test_a_background_check_without_an_address_is_refused():
         policy_ids=[],
         trusted_certs_paths=[],
         skip_as_token_cert_verify=True,
+        verify_signer_transparency=False,
         allow_simulated=False,
     )
     with pytest.raises(ConfigError, match="as_addr"):

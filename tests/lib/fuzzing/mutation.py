@@ -65,27 +65,31 @@ class Edit(enum.Enum):
     END = "end here"
 
 
-Edits = Sequence[tuple[Edit, int, bytes]]
+_RECORD: Final = 8
+"""Octets of a programme that make one edit: which, three for the place, four for the value."""
 
-_edits = st.lists(
-    st.tuples(st.sampled_from(Edit), st.integers(0, 1 << 20), st.binary(min_size=1, max_size=6)),
-    max_size=MAX_EDITS,
-)
+_EDITS: Final = tuple(Edit)
 
 
 def messages(good: Sequence[bytes]) -> st.SearchStrategy[bytes]:
     """Octets like those of a hostile peer.
 
+    Edits are drawn as one string of octets: that is much faster than to draw each of their parts.
+
     Args:
         good: messages that the parser accepts; one or more.
     """
-    spoiled = st.builds(spoil, st.sampled_from(good), _edits)
+    programmes = st.binary(min_size=_RECORD, max_size=_RECORD * MAX_EDITS)
+    spoiled = st.builds(spoil, st.sampled_from(good), programmes)
     return st.one_of(spoiled, spoiled, spoiled, st.binary(max_size=MAX_RANDOM))
 
 
-def spoil(message: bytes, edits: Edits) -> bytes:
-    """The message after these edits, in their order."""
-    for edit, place, value in edits:
+def spoil(message: bytes, programme: bytes) -> bytes:
+    """The message after the edits of a programme, eight octets each, in their order."""
+    for start in range(0, len(programme) - _RECORD + 1, _RECORD):
+        edit = _EDITS[programme[start] % len(_EDITS)]
+        place = int.from_bytes(programme[start + 1 : start + 4], "big")
+        value = programme[start + 4 : start + _RECORD]
         message = _apply(message, edit, place % (len(message) + 1), value)
     return message
 

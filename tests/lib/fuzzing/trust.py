@@ -7,16 +7,20 @@ the keys are made here, so that faults behind the signature are reached too.
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
+import datetime as dt
 import functools
 import json
 import pathlib
+from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fuzzing.target import Target
 from stage.gpus import NONCE, make_gpu
@@ -32,6 +36,7 @@ from tng.attest.certificate import make_certificate, parse_peer_certificate
 from tng.attest.devices import judge_device
 from tng.attest.evidence import CocoToken, dump_evidence, parse_evidence
 from tng.attest.gpu.appraisal import judge_gpus
+from tng.attest.key_usage import key_usage
 from tng.attest.sample import judge_sample
 from tng.attest.tdx.appraisal import judge_tdx
 from tng.attest.tdx.collateral import Collateral
@@ -169,6 +174,32 @@ def _simple_claims() -> bytes:
     return json.dumps(claims).encode()
 
 
+def _signer_chain() -> list[bytes]:
+    """The certificate of KEY, an intermediate one, and the anchor."""
+    middle, root = (ec.derive_private_key(number, ec.SECP256R1()) for number in (7002, 7003))
+    begin = dt.datetime.fromtimestamp(NOW - 1000, dt.UTC)
+    found = []
+    for name, key, issuer, signer in (
+        ("leaf", KEY, "middle", middle),
+        ("middle", middle, "root", root),
+        ("root", root, "root", root),
+    ):
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+            .public_key(key.public_key())
+            .serial_number(7)
+            .not_valid_before(begin)
+            .not_valid_after(begin + dt.timedelta(days=30))
+            .add_extension(x509.BasicConstraints(name != "leaf", None), critical=True)
+            .add_extension(key_usage("digital_signature", "key_cert_sign"), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        )
+        found.append(builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.DER))
+    return found
+
+
 def _tokens(shared: pathlib.Path | None) -> list[Target]:
     issuer = EarIssuer(NOW)
     check = functools.partial(
@@ -192,7 +223,18 @@ def _tokens(shared: pathlib.Path | None) -> list[Target]:
                 continue
             assert data.rpartition(b".")[0] in signed, "a token that nobody signed was accepted"
 
+    chain = _signer_chain()
+    anchor = x509.load_der_x509_certificate(chain[-1])
+
+    def read_chain(data: bytes) -> None:
+        spoiled = list(chain[:-1])
+        spoiled[(data[:1] or b"\0")[0] % len(spoiled)] = data[1:]
+        header = json.loads(_header())
+        header["jwk"]["x5c"] = [base64.b64encode(der).decode() for der in spoiled]
+        check(_sign(json.dumps(header).encode(), _ear_claims()), anchors=[anchor])
+
     return [
+        Target("certificate of a token's signer", _numbered(chain[:-1]), read_chain),
         Target("token", tuple(whole), read_whole),
         Target(
             "signed claims",
@@ -213,6 +255,27 @@ def _tokens(shared: pathlib.Path | None) -> list[Target]:
 
 
 # -- TDX --------------------------------------------------------------------------------------
+
+
+def _split(pem: bytes | str) -> list[bytes]:
+    octets = pem if isinstance(pem, bytes) else pem.encode()
+    chain = x509.load_pem_x509_certificates(octets.rstrip(b"\0"))
+    return [certificate.public_bytes(Encoding.DER) for certificate in chain]
+
+
+def _numbered(parts: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Messages whose first octet says which part the others stand for."""
+    return tuple(bytes([number]) + part for number, part in enumerate(parts))
+
+
+def _replaced(parts: Sequence[bytes], data: bytes) -> bytes:
+    """PEM of certificates, one of them replaced by what `data` says."""
+    spoiled = list(parts)
+    spoiled[(data[:1] or b"\0")[0] % len(parts)] = data[1:]
+    return b"".join(
+        b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n"
+        for der in spoiled
+    )
 
 
 def _quotes(shared: pathlib.Path | None) -> list[Target]:
@@ -257,16 +320,30 @@ def _quotes(shared: pathlib.Path | None) -> list[Target]:
         spoiled = dataclasses.replace(collateral, **{name: new})
         appraise_quote(parse_quote(quotes[0]), spoiled, now=NOW, root_ca_der=root)
 
-    parts = []
-    for number, name in enumerate(members):
-        value = getattr(collateral, name)
-        parts.append(bytes([number]) + (value if isinstance(value, bytes) else value.encode()))
+    values = [getattr(collateral, name) for name in members]
+    parts = _numbered([v if isinstance(v, bytes) else v.encode() for v in values])
+    quote = parse_quote(quotes[0])
+    pck = _split(quote.certification.pck_chain_pem)
+    issuers = _split(collateral.tcb_info_issuer_chain)
+
+    def read_pck(data: bytes) -> None:
+        chain = dataclasses.replace(quote.certification, pck_chain_pem=_replaced(pck, data))
+        spoiled = dataclasses.replace(quote, certification=chain)
+        appraise_quote(spoiled, collateral, now=NOW, root_ca_der=root)
+
+    def read_issuers(data: bytes) -> None:
+        chain = _replaced(issuers, data).decode()
+        spoiled = dataclasses.replace(collateral, tcb_info_issuer_chain=chain)
+        appraise_quote(quote, spoiled, now=NOW, root_ca_der=root)
+
     statements = [collateral.to_json().encode(), *_files(shared, "tdx-simulated/collateral_*.json")]
     return [
         Target("quote", tuple(quotes + recorded), read_quote),
         Target("TDX evidence", (platform.evidence(REPORT_DATA),), read_evidence),
         Target("collateral", tuple(statements), read_collateral),
-        Target("part of the collateral", tuple(parts), read_member),
+        Target("part of the collateral", parts, read_member),
+        Target("certificate of a PCK chain", _numbered(pck), read_pck),
+        Target("certificate of the collateral", _numbered(issuers), read_issuers),
     ]
 
 
@@ -305,7 +382,14 @@ def _gpus(shared: pathlib.Path | None) -> list[Target]:
     def read_chain(data: bytes) -> None:
         judge(gpu.but(extra={"certificate": base64.b64encode(data).decode()}).evidence())
 
+    chain = _split(gpu.chain)
+
+    def read_certificate(data: bytes) -> None:
+        text = base64.b64encode(_replaced(chain, data)).decode()
+        judge(gpu.but(extra={"certificate": text}).evidence())
+
     return [
+        Target("certificate of a GPU chain", _numbered(chain), read_certificate),
         Target("GPU report", tuple(reports), read_report),
         Target("GPU certificate chain", (gpu.chain,), read_chain),
         Target("GPU evidence", (gpu.evidence(),), judge),
@@ -316,7 +400,8 @@ def _gpus(shared: pathlib.Path | None) -> list[Target]:
 
 
 def _messages(shared: pathlib.Path | None) -> list[Target]:
-    sample = b'{"svn":"1","report_data":"","measure_register":"' + b"0" * 64 + b'"}'
+    sample = b'{"svn":"1","report_data":"AAAA","measure_register":"' + b"0" * 64 + b'"}'
+    device = b'{"svn":"2","report_data":"AAAA"}'
     request = json.dumps(
         {
             "verification_requests": [
@@ -334,7 +419,7 @@ def _messages(shared: pathlib.Path | None) -> list[Target]:
     flat = b'{"tee":"sample","evidence":"e30","runtime_data":{"structured":{}},"policy_ids":[]}'
     evidence = _b64url(sample)
     claims = json.dumps(pubkey_claims(b"key")).encode()
-    device = dump_fields([(1, b"tdx"), (2, evidence), (4, claims), (6, b"sha384")])
+    item = dump_fields([(1, b"tdx"), (2, evidence), (4, claims), (6, b"sha384")])
     issuer = EarIssuer(NOW)
     pem = issuer.ca_certificate.public_bytes(Encoding.PEM)
     problem = b'{"detail":"no","tng_code":"debug_td","checks":[{"number":7,"name":"debug",'
@@ -343,15 +428,14 @@ def _messages(shared: pathlib.Path | None) -> list[Target]:
     def read_answers(data: bytes) -> None:
         parse_refusal(data)
         for read in (parse_token_answer, parse_challenge_answer, parse_certificates_answer):
-            try:
+            with contextlib.suppress(TngError):
                 read(data)
-            except TngError as exc:
-                refusal = exc
-        raise refusal
 
     def read_sample(data: bytes) -> None:
-        judge_sample(data, expected_report_data=None)
-        judge_device("sampledevice", data, expected=None, now=NOW, allow_sample=True)
+        try:
+            judge_sample(data, expected_report_data=None)
+        except TngError:
+            judge_device("sampledevice", data, expected=None, now=NOW, allow_sample=True)
 
     return [
         Target(
@@ -361,9 +445,9 @@ def _messages(shared: pathlib.Path | None) -> list[Target]:
         ),
         Target(
             "attestation request in protobuf",
-            (dump_fields([(1, device), (2, b"default")]), dump_fields([(1, b"tdx"), (2, evidence)])),
+            (dump_fields([(1, item), (2, b"default")]), dump_fields([(1, b"tdx"), (2, evidence)])),
             lambda data: parse_attestation_request(body_of(data)),
         ),
         Target("answers of a service", (b"a.b.c", pem, problem, b'{"nonce":"x"}'), read_answers),
-        Target("sample evidence", (sample,), read_sample),
+        Target("sample evidence", (sample, device), read_sample),
     ]

@@ -57,7 +57,7 @@ from tng.wire.ohttp_request import RequestSealer
 from tng.wire.ohttp_request_reader import RequestReader
 from tng.wire.ohttp_response import ResponseOpener
 from tng.wire.protobuf import parse_fields
-from tng.wire.socks5 import Credentials, NeedData, Send, Socks5Server
+from tng.wire.socks5 import Connect, Credentials, NeedData, Send, Socks5Server
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 RECIPIENT, EPHEMERAL, SENDER = (
@@ -251,7 +251,9 @@ def _bhttp() -> list[Target]:
     requests = (request + rest, b"\x00\x04" + known[1:])
     return [
         Target("binary HTTP request", requests, lambda data: _bhttp_of("request", data)),
-        Target("binary HTTP response", (response + rest,), lambda data: _bhttp_of("response", data)),
+        Target(
+            "binary HTTP response", (response + rest,), lambda data: _bhttp_of("response", data)
+        ),
     ]
 
 
@@ -282,6 +284,12 @@ def _ohttp() -> list[Target]:
         chunks = sealer.seal(b"hello") + sealer.seal(b"x" * 100) + sealer.finish()
         bodies.append(frame_metadata(metadata) + sealer.header + chunks)
 
+    request = RequestReader()
+    request.feed(bodies[0])
+    request.open(RECIPIENT, CONFIG)
+    sealed = request.response_sealer(bytes(16))
+    response = sealed.prefix + sealed.seal(b"hello") + sealed.seal(b"x" * 100) + sealed.finish()
+
     def read_response(pieces: list[bytes]) -> object:
         opener: ResponseOpener = RequestSealer(CONFIG, AES, EPHEMERAL).response_opener()
         opened = b"".join(b"".join(opener.feed(piece)) for piece in pieces)
@@ -293,10 +301,8 @@ def _ohttp() -> list[Target]:
     message = ClusterMessage(NODE, "[::1]:8301", 300, (member,), (key,))
     return [
         Target("OHTTP request", tuple(bodies), lambda data: read_alike(_ohttp_request, data)),
-        Target("OHTTP response", (bytes(64),), lambda data: read_alike(read_response, data)),
-        Target(
-            "OHTTP metadata", tuple(map(dump_metadata, (anonymous, attested))), parse_metadata
-        ),
+        Target("OHTTP response", (response,), lambda data: read_alike(read_response, data)),
+        Target("OHTTP metadata", tuple(map(dump_metadata, (anonymous, attested))), parse_metadata),
         Target("OHTTP key list", (dump_key_config_list([CONFIG, CONFIG]),), parse_key_config_list),
         Target("cluster message", (dump_cluster_message(message),), parse_cluster_message),
         _control(),
@@ -341,8 +347,10 @@ def _socks(pieces: list[bytes]) -> object:
         server.receive_data(piece)
         while not isinstance(event := server.next_event(), NeedData):
             if not isinstance(event, Send):
-                early = getattr(event, "early_data", b"") + b"".join(pieces[at + 1 :])
-                return events, type(event), getattr(event, "target", None), bool(early)
+                if isinstance(event, Connect):
+                    early = event.trailing_data + b"".join(pieces[at + 1 :])
+                    return [*events, event.target, early]
+                return [*events, event]
             events.append(event)
     return events
 

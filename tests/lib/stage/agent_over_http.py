@@ -23,13 +23,16 @@ def agent_over_http(tee: str, evidence: Callable[[bytes], bytes]) -> Iterator[st
             url = urlsplit(self.path)
             if url.path == "/info":
                 info = {"version": "0.1.0", "tee": tee, "additional_tees": []}
-                self._answer(json.dumps(info).encode())
-            else:
+                self._answer(200, json.dumps(info).encode())
+            elif url.path == "/aa/evidence":
                 text = parse_qs(url.query)["runtime_data"][0]
-                self._answer(evidence(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))))
+                data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+                self._answer(200, evidence(data))
+            else:
+                self._answer(404, b"not found")
 
-        def _answer(self, body: bytes) -> None:
-            self.send_response(200)
+        def _answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -21,6 +21,15 @@ def udp_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def address_of(number: int) -> str:
+    """An address of loopback's network that no other client has: the kernel gives ports out again.
+
+    Args:
+        number: of the client, 0 to 63,999.
+    """
+    return f"127.1.{number // 250}.{number % 250 + 1}"
+
+
 class Echo:
     """Sends every datagram back; one that begins with `LARGE n` is answered with n octets.
 

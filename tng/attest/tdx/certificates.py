@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import dcap_qvl
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import NameOID
 
 from tng.attest.tdx.library import LibraryError, guarded
@@ -67,16 +68,25 @@ def parse_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
     """Certificates of a PEM text, in its order: 1 to 8.
 
     Raises:
-        ValueError: not PEM, not certificates, none, or too many.
+        ValueError: not PEM, not certificates, none, too many, or one of them cannot be read in all
+            its parts.
     """
-    # Quoting enclaves end the text with a NUL.
-    chain = tuple(x509.load_pem_x509_certificates(pem.rstrip(b"\0")))
     try:
+        # Quoting enclaves end the text with a NUL.
+        chain = tuple(x509.load_pem_x509_certificates(pem.rstrip(b"\0")))
         for certificate in chain:
             # Parsed when first asked for: asked here, so that no later caller meets the error.
             _ = certificate.subject, certificate.issuer, certificate.extensions
+            _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+            _ = certificate.public_key()
+            if certificate.serial_number < 1:
+                # RFC 5280 section 4.1.2.2; no revocation list can be searched for another one.
+                raise ValueError("a certificate has a serial number below 1")
     except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
         raise ValueError("a certificate has impossible extensions") from exc
+    except (x509.InvalidVersion, UnsupportedAlgorithm, Warning) as exc:
+        # A Warning only where the process turns them into errors: a serial below 1.
+        raise ValueError("a certificate of another version, or with a key of another kind") from exc
     if len(chain) > MAX_CHAIN_CERTIFICATES:
         raise ValueError(f"a chain has at most {MAX_CHAIN_CERTIFICATES} certificates")
     return chain

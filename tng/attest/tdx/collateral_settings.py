@@ -26,7 +26,7 @@ MAX_URLS: Final = 8
 """Services that are asked in turn; each may take seconds of one judgement."""
 
 _QCNL_URL: Final = re.compile(
-    r'^\s*"?pccs_url"?\s*[:=]\s*"?([^"\s,]+)', re.IGNORECASE | re.MULTILINE
+    r'(?:^|[{,])\s*"?pccs_url"?\s*[:=]\s*"?([^"\s,]+)', re.IGNORECASE | re.MULTILINE
 )
 """The one setting that counts, in both forms of the file: JSON with comments, and KEY=VALUE."""
 

@@ -8,7 +8,10 @@ Invariant: a token passes only by `check_ita_token`, under a key that the portal
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Final
+
+import trio
 
 from tng.attest.checks import Findings, Step
 from tng.attest.evidence import ITA, Evidence
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
     from tng.clock import Clock
 
 
+PROBE_INTERVAL_S: Final = 300.0
+"""Seconds between two questions that nobody needs answered; the service counts them all."""
+
+
 class ItaVerifier(ServiceVerifier):
     """A `StatementVerifier` for tokens of Intel Trust Authority.
 
@@ -50,8 +57,8 @@ class ItaVerifier(ServiceVerifier):
         is_background_check = rules.model == "background_check"
         if is_background_check and appraiser is None:
             raise ValueError("a background check needs an attestation service to ask")
-        service = _Service(appraiser, keys)
-        watch = ServiceWatch(service, keys, is_asked_each_time=is_background_check)
+        self._service = _Service(appraiser, keys)
+        watch = ServiceWatch(self._service, keys, is_asked_each_time=is_background_check)
         super().__init__(rules, watch, clock, ITA)
         self._appraiser = appraiser
         self._keys = keys
@@ -59,12 +66,20 @@ class ItaVerifier(ServiceVerifier):
     async def _ask(self, evidence: Evidence) -> str:
         if self._appraiser is None or not isinstance(evidence, ItaEvidence):
             raise LocalProtocolError("no service for this evidence")
-        return await self._appraiser.appraise(evidence, self._rules.policy_ids)
+        try:
+            return await self._appraiser.appraise(evidence, self._rules.policy_ids)
+        except AppraiserError:
+            self._service.forget()
+            raise
 
     async def _ask_challenge(self) -> str:
         if self._appraiser is None:
             raise LocalProtocolError("no service for challenges")
-        return await self._appraiser.challenge()
+        try:
+            return await self._appraiser.challenge()
+        except AppraiserError:
+            self._service.forget()
+            raise
 
     async def _check_token(
         self,
@@ -113,10 +128,17 @@ class _Service:
     def __init__(self, appraiser: ItaAppraiser | None, keys: ItaKeys) -> None:
         self._appraiser = appraiser
         self._keys = keys
+        self._answered_at = -math.inf
+
+    def forget(self) -> None:
+        """It failed somebody: the next probe asks."""
+        self._answered_at = -math.inf
 
     async def probe(self) -> None:
-        if self._appraiser is not None:
+        now = trio.current_time()
+        if self._appraiser is not None and now - self._answered_at >= PROBE_INTERVAL_S:
             await self._appraiser.probe()
+            self._answered_at = now
 
     async def aclose(self) -> None:
         await self._keys.aclose()

@@ -3,6 +3,8 @@
 In: a fingerprint of what is judged, and the examination to make if no judgement of it is at hand.
 Out: an `AttestedPeer`, or the refusal.  A pass is used again for at most a minute
 (`verifier.cache`), a refusal never is; the last verdict of each peer is kept for the status page.
+Every examination that came to an end is told once, before anybody may act on it: the seam to an
+audit log.
 
 Invariant: `held` gives out only what an examination returned for the very same fingerprint.
 """
@@ -10,6 +12,8 @@ Invariant: `held` gives out only what an examination returned for the very same 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
@@ -21,7 +25,7 @@ from tng.errors import AppraiserError, AttestationError, UntrustedPeerError
 from tng.verdict import AttestedPeer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Mapping
 
     from tng.clock import Clock
     from tng.verdict import Verdict
@@ -34,15 +38,43 @@ MAX_PEERS: Final = 256
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """How one examination ended.
+
+    Attributes:
+        shown: fingerprint of what was examined, 32 octets: SHA-256 of the certificate (DER), or
+            over OHTTP the fingerprint of the statement.
+        peer: how people call the peer.
+        verdict: every check that was made; of a refusal, and where nobody could be asked, too.
+        reason: why the peer got no pass; "" if it did.
+    """
+
+    shown: bytes
+    peer: str
+    verdict: Verdict
+    reason: str
+
+
+OnDecision: TypeAlias = Callable[[Judged], None]
+"""Receives every judgement, in order, in the trio thread; must not block and must not raise."""
+
+
+def forget(judged: Judged) -> None:
+    """Keep no record; the log lines and the status page remain."""
+
+
 class Judgements:
     """What was found out about peers, and what is being found out.
 
     Args:
         clock: the time of day.
+        on_decision: told of every examination that came to an end, before its outcome is used.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, on_decision: OnDecision = forget) -> None:
         self._clock = clock
+        self._on_decision = on_decision
         self._cache = VerdictCache(clock)
         self._flights: dict[bytes, _Flight] = {}
         self._verdicts: dict[str, Verdict] = {}
@@ -97,11 +129,13 @@ class Judgements:
             flight.outcome = exc
             flight.verdict = _verdict_of(exc, findings)
             self._keep(peer, flight.verdict)
+            self._on_decision(Judged(key, peer, flight.verdict, str(exc)))
             is_judged = isinstance(exc, UntrustedPeerError)
             event = "peer refused" if is_judged else "peer could not be judged"
             log.warning("%s peer=%s code=%s error=%s", event, peer, exc.code, exc)
             raise
         else:
+            self._on_decision(Judged(key, peer, attested.verdict, ""))
             flight.outcome = attested
             self._cache.put(key, attested)
             self._keep(peer, attested.verdict)

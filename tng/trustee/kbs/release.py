@@ -46,7 +46,7 @@ class _Bearer:
 
     key: TeeKey
     appraisal: Appraisal
-    submods: dict[str, Json]
+    claims: dict[str, Json]
     simulated: bool
 
 
@@ -94,7 +94,7 @@ class Releaser:
         bearer: _Bearer | None = None
         try:
             bearer = self._read(token)
-            self._check(bearer)
+            await self._check(bearer, resource)
             secret = await self._resources.get(resource)
         except TrusteeRequestError as exc:
             log.warning("resource refused resource=%s code=%s: %s", resource, exc.problem, exc)
@@ -122,9 +122,9 @@ class Releaser:
             ) from exc
         submods = claims["submods"]
         assert isinstance(submods, dict)  # read_ear saw to it
-        return _Bearer(key, appraisal, submods, appraisal.simulated or _in_software(submods))
+        return _Bearer(key, appraisal, claims, appraisal.simulated or _in_software(submods))
 
-    def _check(self, bearer: _Bearer) -> None:
+    async def _check(self, bearer: _Bearer, resource: ResourceId) -> None:
         if bearer.appraisal.policy_ids != (APPRAISAL_POLICY,):
             raise _denied(
                 f"the evidence was judged under the policy {bearer.appraisal.policy_ids[0]!r:.80},"
@@ -132,7 +132,7 @@ class Releaser:
             )
         if bearer.simulated and not self._to_simulated:
             raise _denied("the evidence is simulated: no hardware stands behind it")
-        if objection := self._policy.objection(bearer.submods):
+        if objection := await self._policy.objection(bearer.claims, resource):
             raise _denied(f"the resource policy says no: {objection[:300]}")
 
     def _record(self, resource: ResourceId, bearer: _Bearer | None, code: str, client: str) -> None:

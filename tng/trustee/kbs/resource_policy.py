@@ -1,9 +1,12 @@
 """The resource policy: what a token must say so that its bearer gets a secret.
 
-A token's claims go in, an objection or "" comes out.  As with appraisal policies, a policy is
-known by the SHA-384 of its Rego text, and each text in the table has a native twin.
+A token's claims and the path of what is asked for go in, an objection or "" comes out.  As with
+appraisal policies, a text is known by its SHA-384, and each in the table has a native twin; every
+other text is evaluated by the Rego engine: `data.policy.allow` over the claims as `input` and
+`data["resource-path"]`.  Source: the key broker of openanolis/trustee 1.9.
 
-Invariant: a policy that is stored can be evaluated.  What holds under every policy (a token of
+Invariant: a policy that is stored can be evaluated, and what is evaluated says yes only with the
+value `true`.  What holds under every policy (a token of
 ours, the right appraisal policy, no simulated evidence) is asked in `release`, before this.
 """
 
@@ -11,15 +14,16 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import hashlib
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from tng.trustee.ear import Status
-from tng.trustee.problems import ProblemCode, TrusteeRequestError
+from tng.attest.policy.base import Tier
+from tng.attest.policy.rego import RegoError, RegoPolicy, load_engine
+from tng.trustee.rego_text import Engines, load_text, text_sha384
 
 if TYPE_CHECKING:
+    from tng.attest.kbs.resource_id import ResourceId
     from tng.attest.strict_json import Json
     from tng.trustee.kbs.database import Database
 
@@ -55,6 +59,8 @@ default allow := false
 _SETTING: Final = "resource-policy"
 _CORE: Final = ("configuration", "executables", "file-system", "hardware")
 _CORE_LIMIT: Final = 32
+_ALLOW: Final = "allow"
+_MAX_EVALUATING: Final = 2  # each waits for the one process that evaluates Rego
 
 
 class Rule(enum.Enum):
@@ -66,13 +72,9 @@ class Rule(enum.Enum):
     NOBODY = "nobody"
 
 
-def _sha384(text: str) -> str:
-    return hashlib.sha384(text.encode()).hexdigest()
-
-
 _KNOWN: Final[dict[str, Rule]] = {
-    _sha384(AFFIRMING_TEXT): Rule.AFFIRMING,
-    _sha384(DENY_ALL_TEXT): Rule.NOBODY,
+    text_sha384(AFFIRMING_TEXT): Rule.AFFIRMING,
+    text_sha384(DENY_ALL_TEXT): Rule.NOBODY,
     # SHA-384 of texts that Trustee ships: its default, `affirming`, `allow_all`, `deny_all`.
     "d862d3704cfc39116654aae30c8dd0763b39f44e87847e80"
     "f06d024dfa56ffc16de3375c7368814febb595e273e3ead2": Rule.CORE_CLAIMS,
@@ -90,16 +92,20 @@ class ResourcePolicy:
 
     Args:
         database: where it is kept.
+        engines: makes the Rego engine, for texts without a native twin.
 
     Raises:
         StartError: the database cannot be read.
         TrusteeRequestError: the stored text cannot be evaluated by this version.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, engines: Engines = load_engine) -> None:
         self._database = database
+        self._engines = engines
         self._text = database.setting(_SETTING) or AFFIRMING_TEXT
-        self._rule = _rule(self._text)
+        self._rule = _rule(self._text, engines)
+        self._changing = asyncio.Lock()
+        self._evaluating = asyncio.Semaphore(_MAX_EVALUATING)
         _warn(self._rule)
 
     @property
@@ -111,49 +117,62 @@ class ResourcePolicy:
         """Put another policy in force; it is stored when this returns.
 
         Raises:
-            TrusteeRequestError: it cannot be evaluated here (501).
+            TrusteeRequestError: it cannot be evaluated (400), or not without an engine (501).
             StartError: it cannot be stored.
         """
-        rule = _rule(text)
-        await asyncio.to_thread(self._database.set_setting, _SETTING, text)
-        self._text, self._rule = text, rule
-        log.info("resource policy set sha384=%s", _sha384(text))
+        rule = await asyncio.to_thread(_rule, text, self._engines)
+        async with self._changing:  # what is stored is what holds, whoever else sets one
+            await asyncio.to_thread(self._database.set_setting, _SETTING, text)
+            self._text, self._rule = text, rule
+        log.info("resource policy set sha384=%s", text_sha384(text))
         _warn(rule)
 
-    def objection(self, submods: Mapping[str, Json]) -> str:
+    async def objection(self, claims: Mapping[str, Json], path: ResourceId) -> str:
         """Why the policy says no; "" if it says yes.
 
         Args:
-            submods: of a token that was verified.
+            claims: of a token that was verified.
+            path: what is asked for.
         """
-        match self._rule:
-            case Rule.AFFIRMING:
-                statuses = {name: _member(item, "ear.status") for name, item in submods.items()}
-                bad = [f"{n} is {s}" for n, s in statuses.items() if s != Status.AFFIRMING]
-                return ", ".join(bad) if submods else "no device was appraised"
-            case Rule.CORE_CLAIMS:
-                vector = _member(submods.get("cpu0"), "ear.trustworthiness-vector")
-                bad = [name for name in _CORE if not _at_most(_member(vector, name), _CORE_LIMIT)]
-                return f"{', '.join(bad)} of cpu0 above {_CORE_LIMIT}" if bad else ""
-            case Rule.ANY_TOKEN:
-                return ""
-            case Rule.NOBODY:
-                return "the policy denies everything"
+        rule = self._rule
+        if isinstance(rule, Rule):
+            submods = claims.get("submods")
+            return _known_objection(rule, submods if isinstance(submods, dict) else {})
+        async with self._evaluating:
+            return await asyncio.to_thread(_rego_objection, rule, claims, path)
 
 
-def _rule(text: str) -> Rule:
-    rule = _KNOWN.get(_sha384(text))
-    if rule is None:
-        raise TrusteeRequestError(
-            "Rego engine not available in this version: the policy's SHA-384 is"
-            f" {_sha384(text)}, none of the known texts",
-            ProblemCode.NOT_IMPLEMENTED,
-            field="policy",
-        )
-    return rule
+def _known_objection(rule: Rule, submods: Mapping[str, Json]) -> str:
+    match rule:
+        case Rule.AFFIRMING:
+            statuses = {name: _member(item, "ear.status") for name, item in submods.items()}
+            bad = [f"{n} is {s}" for n, s in statuses.items() if s != Tier.AFFIRMING]
+            return ", ".join(bad) if submods else "no device was appraised"
+        case Rule.CORE_CLAIMS:
+            vector = _member(submods.get("cpu0"), "ear.trustworthiness-vector")
+            bad = [name for name in _CORE if not _at_most(_member(vector, name), _CORE_LIMIT)]
+            return f"{', '.join(bad)} of cpu0 above {_CORE_LIMIT}" if bad else ""
+        case Rule.ANY_TOKEN:
+            return ""
+        case Rule.NOBODY:
+            return "the policy denies everything"
 
 
-def _warn(rule: Rule) -> None:
+def _rego_objection(policy: RegoPolicy, claims: Mapping[str, Json], path: ResourceId) -> str:
+    data = {"resource-path": f"resource/{path.repository}/{path.kind}/{path.tag}"}
+    try:
+        answers = policy.engine.query(policy.text, [_ALLOW], claims, data)
+    except RegoError as exc:
+        return f"it cannot be evaluated: {exc}"
+    return "" if answers.get(_ALLOW) is True else f"{_ALLOW} is not true"
+
+
+def _rule(text: str, engines: Engines) -> Rule | RegoPolicy:
+    rule = _KNOWN.get(text_sha384(text))
+    return load_text("resource policy", text, engines) if rule is None else rule
+
+
+def _warn(rule: Rule | RegoPolicy) -> None:
     if rule is Rule.ANY_TOKEN:
         log.warning("resource policy releases to every token, affirmed or not: for tests only")
 

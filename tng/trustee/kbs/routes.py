@@ -134,7 +134,7 @@ class _Handlers:
 
     async def put_policy(self, request: web.Request) -> web.Response:
         self._require_admin(request, "store attestation policy")
-        store_policy(self._policies, await read_json_body(request, MAX_POLICY_BODY))
+        await store_policy(self._policies, await read_json_body(request, MAX_POLICY_BODY))
         return web.Response()
 
     async def list_policies(self, request: web.Request) -> web.Response:
@@ -148,7 +148,7 @@ class _Handlers:
 
     async def delete_policy(self, request: web.Request) -> web.Response:
         self._require_admin(request, "delete attestation policy")
-        self._policies.delete(request.match_info["policy_id"])
+        await self._policies.delete(request.match_info["policy_id"])
         return web.Response()
 
     async def register_values(self, request: web.Request) -> web.Response:
@@ -191,7 +191,7 @@ def policy_text(text: str) -> str:
         raise invalid("expected UTF-8 text in base64url", "policy") from exc
 
 
-def store_policy(policies: Policies, body: bytes) -> None:
+async def store_policy(policies: Policies, body: bytes) -> None:
     """Store the appraisal policy in a body `{"policy_id", "policy", "type"?}`.
 
     Raises:
@@ -200,7 +200,8 @@ def store_policy(policies: Policies, body: bytes) -> None:
     """
     members = parse_body(body)
     refuse_unknown(members, frozenset({"type", "policy_id", "policy"}), "")
-    policies.put(text_member(members, "policy_id"), policy_text(text_member(members, "policy")))
+    text = policy_text(text_member(members, "policy"))
+    await policies.put(text_member(members, "policy_id"), text)
 
 
 def policy_list(policies: Policies) -> list[dict[str, str]]:
