@@ -3,9 +3,8 @@
 In: how many clients, and which program is at which end.  Out: a table, and exit status 1 unless
 every datagram was answered.  Clients ask one datagram at a time and wait for its echo; a client
 whose answer does not come counts one loss and goes on with its next datagram.  Each has an address
-of its own: the kernel gives ports out again, and the reference (v2.12.0) keeps an address whose
-session was idle from its next one for as long as others send.  Each wave ends when all sessions
-have been idle for long enough to be closed.
+of its own, so that none meets the session of an earlier one.  Each wave ends when all sessions have
+been idle for long enough to be closed.
 
     python tools/udp_load.py --clients 1000 --datagrams 100 --waves 3 --near reference
 

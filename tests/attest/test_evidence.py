@@ -31,7 +31,9 @@ from tng.wire.ita_evidence import ItaEvidence
 EVIDENCE = CocoEvidence("sample", b"{}", None, "{}")
 
 
-@pytest.mark.parametrize("evidence", [EVIDENCE, CocoToken("a.b.c"), ItaEvidence(b"q", b"{}"), ItaToken("a.b.c")])
+@pytest.mark.parametrize(
+    "evidence", [EVIDENCE, CocoToken("a.b.c"), ItaEvidence(b"q", b"{}"), ItaToken("a.b.c")]
+)
 def test_evidence_and_token_survive_the_round_trip(evidence: Shown) -> None:
     assert parse_evidence(dump_evidence(evidence)) == evidence
 

@@ -1,4 +1,4 @@
-"""Every check on a token of Intel Trust Authority: the one that passes, the nearest that does not."""
+"""Every check on a token of Intel Trust Authority: what passes, and the nearest that does not."""
 
 from __future__ import annotations
 

@@ -15,8 +15,9 @@ pytestmark = pytest.mark.slow
 
 def test_a_small_wave_loses_nothing_and_a_second_one_neither() -> None:
     command = [sys.executable, "-bb", "-X", "dev", str(ROOT / "tools/udp_load.py")]
-    options = "--clients 80 --datagrams 5 --idle 1 --settle 0.5 --waves 2".split()
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=100)
+    size = ["--clients", "80", "--datagrams", "5", "--waves", "2"]
+    pauses = ["--idle", "1", "--settle", "0.5"]
+    done = subprocess.run([*command, *size, *pauses], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[:5] for line in lines if line.startswith("wave")] == [

@@ -9,13 +9,14 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tng.attest.evidence import CocoToken
+from tng.attest.evidence import CocoToken, ItaToken
 from tng.attest.statement import Statement
 from tng.attest.statement_source import Passport
 from tng.attest.strict_json import Json, parse_object
 from tng.attest.user_data import ClientUserData, ServerUserData
 from tng.errors import RemoteProtocolError, TngError
 from tng.gateway.workers.frames import FrameReader, dump_frame
+from tng.gateway.workers.messages import dump_octets
 from tng.gateway.workers.ohttp_messages import (
     dump_evidence,
     dump_keyring,
@@ -28,6 +29,7 @@ from tng.gateway.workers.ohttp_messages import (
 )
 from tng.tunnel.ohttp.keyring import MAX_KEYS, Keyring, make_key
 from tng.wire.dice import CocoEvidence, HashAlgorithm
+from tng.wire.ita_evidence import GpuEvidence, ItaEvidence, ItaNonce
 
 ABOUT = ServerUserData("YWJj", 1_000_000, "challenge")
 
@@ -147,7 +149,12 @@ NAMES = st.sampled_from(
 @given(st.dictionaries(NAMES, json_values | st.just({"pk_s": "A" * 43 + "="})))
 def test_garbage_is_a_defined_error(fields: dict[str, Json]) -> None:
     fields = parse_object(json.dumps(fields).encode("utf-8", "surrogatepass"))
-    for parse in (parse_statement, parse_evidence, parse_passport, lambda one: parse_keyring([one])):
+    for parse in (
+        parse_statement,
+        parse_evidence,
+        parse_passport,
+        lambda one: parse_keyring([one]),
+    ):
         with pytest.raises(TngError):
             parse(fields)
 
@@ -155,3 +162,26 @@ def test_garbage_is_a_defined_error(fields: dict[str, Json]) -> None:
 def test_a_token_that_is_no_text_is_refused() -> None:
     with pytest.raises(RemoteProtocolError, match="no text"):
         parse_passport({"token": "/w==", "expires_at": 1})
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        ItaToken("a.b.c"),
+        ItaEvidence(b"q", b"{}", ItaNonce("VlZW", "MjAyNg==", "U1NT")),
+        ItaEvidence(b"q", b"{}", None, GpuEvidence("ZQ==", "Yw==", "HOPPER", bytes(32))),
+    ],
+)
+def test_what_was_made_for_intel_arrives_as_such(shown: ItaToken | ItaEvidence) -> None:
+    statement = Statement(shown, ClientUserData(bytes(32)))
+    assert parse_statement(dump_statement(statement)) == statement
+
+
+def test_a_passport_says_whose_it_is() -> None:
+    passport = Passport("a.b.c", 12.5, "ita")
+    assert parse_passport(dump_passport(passport)) == passport
+    for provider in ("other", 1):
+        with pytest.raises(RemoteProtocolError, match="provider"):
+            parse_passport({**dump_passport(passport), "provider": provider})
+    with pytest.raises(RemoteProtocolError, match="JSON"):
+        parse_evidence({"ita": dump_octets(b"{")})

@@ -31,7 +31,7 @@ DIRECTIONS = ("ours->ref", "ref->ours", "ours->ours")
 IDLE_S = 10
 
 STAYS = 0.75
-"""Share of the memory of a busy hour that may stay: pages with a single piece in use (docs/UDP.md)."""
+"""Share of the memory of a busy hour that may stay: arenas with few pieces in use (docs/UDP.md)."""
 
 
 def launched(

@@ -26,7 +26,7 @@ CHECKS = [
     "collateral freshness",
     "revocation",
     "TCB status",
-    "debug",
+    "trust domain",
     "report data",
     "init data",
     "event log",
@@ -196,7 +196,7 @@ def test_sample_evidence_needs_a_switch(start, requests):
     assert "--allow-sample" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("tee", ["snp", "nvidia", "az-tdx-vtpm"])
+@pytest.mark.parametrize("tee", ["snp", "csv", "az-tdx-vtpm"])
 def test_a_tee_that_is_not_verified_here_is_refused(trustee, requests, tee):
     answer = trustee.http.post("/attestation", json=requests.listed(tee, b"{}"))
     assert answer.status_code == 400
@@ -263,7 +263,7 @@ def test_policies_are_stored_listed_shown_and_deleted(trustee, prefix):
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        ({"policy_id": "mine", "policy": _b64url("package policy")}, 501),
+        ({"policy_id": "mine", "policy": _b64url("package policies")}, 400),
         ({"policy_id": "../x", "policy": _b64url(TRUST_ALL_TEXT)}, 400),
         ({"policy_id": "mine", "policy": "!"}, 400),
         ({"policy_id": "mine", "policy": "_w"}, 400),
@@ -276,8 +276,6 @@ def test_a_policy_that_cannot_be_stored_is_refused(trustee, body, status):
     before = trustee.http.get("/policy").json()
     answer = trustee.http.post("/policy", json=body)
     assert answer.status_code == status
-    if status == 501:
-        assert "Rego engine not available in this version" in answer.json()["detail"]
     assert trustee.http.get("/policy").json() == before
 
 

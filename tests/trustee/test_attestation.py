@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 
 import jwt
@@ -19,6 +20,18 @@ from tng.trustee.state import StateDirectory
 NOW = 1_795_000_000
 
 
+class GpuVerifier:
+    """Judges two GPUs, and remembers what each question was bound to."""
+
+    def __init__(self):
+        self.bound_to = []
+
+    async def verify(self, request):
+        self.bound_to.append(request.report_data)
+        gpu = AppraisedEvidence({"nvidia": {"arch": "Hopper"}}, (), False, "gpu")
+        return (gpu, gpu)
+
+
 class Verifier:
     """Lets everything pass with the claims it was given, or raises."""
 
@@ -28,7 +41,7 @@ class Verifier:
     async def verify(self, request):
         if self.error is not None:
             raise self.error
-        return AppraisedEvidence(self.claims, (), self.simulated)
+        return (AppraisedEvidence(self.claims, (), self.simulated),)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +79,57 @@ def test_claims_that_were_hashed_stand_beside_the_register_that_held_the_hash(at
 def test_claims_without_a_register_are_left_out(attest, requests):
     claims = attest(requests.listed("tdx", b"e"), tdx=Verifier({"tdx": {}}))
     assert claims["submods"]["cpu0"]["ear.veraison.annotated-evidence"] == {"tdx": {}}
+
+
+def test_submodules_are_numbered_in_their_class_and_a_gpu_is_bound_to_the_first_request(
+    attest, requests
+):
+    body = requests.listed("tdx", b"e", "trust_all")
+    own = base64.urlsafe_b64encode(b"n" * 32).rstrip(b"=").decode()
+    body["verification_requests"] += [
+        requests.one("nvidia", b"e", runtime_data=None, runtime_data_hash_algorithm=None),
+        requests.one("tdx", b"e", runtime_data=None),
+        requests.one("nvidia", b"e", runtime_data={"raw": own}),
+    ]
+    gpus, cpus = GpuVerifier(), Verifier({"tdx": {}, "report_data": "00"})
+    claims = attest(body, tdx=cpus, nvidia=gpus)
+    assert list(claims["submods"]) == ["cpu0", "gpu0", "gpu1", "cpu1", "gpu2", "gpu3"]
+    assert gpus.bound_to == [requests.digest, b"n" * 32]
+    named = {n: m["ear.veraison.annotated-evidence"] for n, m in claims["submods"].items()}
+    assert named["gpu0"] == {"nvidia": {"arch": "Hopper"}}
+    # Another trust domain is not bound to the first one's claims unless the request says so.
+    assert named["cpu1"]["runtime_data_claims"] is None
+
+
+def test_policies_that_read_reference_values_get_them(tmp_path, challenger, requests, shared):
+    text = shared / "vectors/attestation/policies/openanolis_v1.9_ear_default_policy_cpu.rego"
+    asked = []
+
+    async def references():
+        asked.append(True)
+        return {"measurement.kernel_cmdline.SHA-256": ["ab"]}
+
+    evidence = {"tpm": {"kernel_cmdline": "x", "measurement.kernel_cmdline.SHA-256": "ab"}}
+    with StateDirectory.open(tmp_path / "state") as state:
+        policies = Policies(state)
+        asyncio.run(policies.put("mine", text.read_text()))
+
+        def vector(policy, **more):
+            service = AttestationService(
+                *(make_identity(NOW), challenger, policies, {"tdx": Verifier(evidence)}),
+                FixedClock(NOW),
+                **more,
+            )
+            body = json.dumps(requests.listed("tdx", b"e", policy)).encode()
+            claims = jwt.decode(
+                asyncio.run(service.attest(body)), options={"verify_signature": False}
+            )
+            return claims["submods"]["cpu0"]["ear.trustworthiness-vector"]
+
+        assert vector("mine", references=references)["configuration"] == 2
+        assert vector("mine")["configuration"] == 36
+        assert vector("default", references=references)["configuration"] == 2
+    assert len(asked) == 1
 
 
 def test_one_simulated_device_marks_the_whole_token(attest, requests):

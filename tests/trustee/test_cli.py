@@ -41,6 +41,7 @@ def test_the_defaults_are_safe(monkeypatch, tmp_path):
     assert not settings.allow_sample
     assert (settings.admin_key, settings.resource_key) == (None, None)
     assert not settings.release_to_simulated
+    assert (settings.grpc, settings.reference_keys) == (None, ())
     assert settings.allowed_tcb_status == {"UpToDate"}
     assert settings.pccs.startswith("https://api.trustedservices.intel.com")
 
@@ -57,6 +58,7 @@ def test_every_option_is_taken(tmp_path):
         *("--listen", "[::1]:0", "--state", str(tmp_path), "--pccs", "http://p:8081"),
         *("--allow-simulated", str(tmp_path / "p"), "--allow-sample"),
         *("--allow-tcb-status", "OutOfDate", "--allow-tcb-status", "SWHardeningNeeded"),
+        *("--grpc", "127.0.0.1:50004", "--reference-key", "1.pem", "--reference-key", "2.pem"),
         *("--admin-key", "a.pem", "--resource-key", "r.bin", "--release-to-simulated"),
     )
     assert settings.listen == Endpoint("::1", 0)
@@ -66,6 +68,8 @@ def test_every_option_is_taken(tmp_path):
     assert settings.allow_sample
     assert (settings.admin_key, settings.resource_key) == (Path("a.pem"), Path("r.bin"))
     assert settings.release_to_simulated
+    assert settings.grpc == Endpoint("127.0.0.1", 50004)
+    assert settings.reference_keys == (Path("1.pem"), Path("2.pem"))
     assert settings.allowed_tcb_status == {"UpToDate", "OutOfDate", "SWHardeningNeeded"}
     assert _settings("--listen", "10.0.0.1:80").listen == Endpoint("10.0.0.1", 80)
 
@@ -78,6 +82,7 @@ def test_every_option_is_taken(tmp_path):
         ("--listen", "127.0.0.1:x"),
         ("--listen", "127.0.0.1:70000"),
         ("--pccs", "ftp://x"),
+        ("--grpc", "127.0.0.1"),
     ],
 )
 def test_a_wrong_value_is_a_config_error_that_names_the_option(words):

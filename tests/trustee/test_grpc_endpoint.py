@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import socket
 
@@ -191,3 +193,28 @@ async def test_a_port_in_use_is_an_error_at_start():
         import trio
 
         await trio.to_thread.run_sync(run)
+
+
+async def test_the_running_service_answers_over_grpc_too(start, caplog):
+    caplog.set_level("INFO", "tng")
+    start(grpc=Endpoint("127.0.0.1", 0), allow_sample=True)
+    (said,) = [r for r in caplog.messages if r.startswith("trustee listening grpc=")]
+    claims = '{"a":1}'
+    bound = hashlib.sha384(claims.encode()).digest()
+    members = {
+        "measure_register": "00" * 32,
+        "report_data": base64.b64encode(bound).decode(),
+        "svn": "1",
+    }
+    token = await ask(
+        int(said.rpartition(":")[2]), evidence("sample", json.dumps(members).encode(), claims)
+    )
+    assert token.count(".") == 2
+
+
+def test_a_port_for_grpc_that_is_taken_is_a_start_error(start):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(StartError, match="gRPC"),
+    ):
+        start(grpc=Endpoint("127.0.0.1", taken.getsockname()[1]))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tng.errors import StartError
@@ -7,6 +9,10 @@ from tng.trustee.policies import MAX_UPLOADED, Policies
 from tng.trustee.policy import HARDWARE_ONLY_TEXT, TRUST_ALL_TEXT
 from tng.trustee.problems import TrusteeRequestError
 from tng.trustee.state import StateDirectory
+
+
+def put(policies, policy_id, text):
+    return asyncio.run(policies.put(policy_id, text))
 
 
 @pytest.fixture
@@ -28,7 +34,7 @@ def test_an_unknown_policy_and_two_policies_are_refused(state, ids):
 
 
 def test_an_uploaded_policy_survives_a_restart(state):
-    Policies(state).put("mine", TRUST_ALL_TEXT)
+    put(Policies(state), "mine", TRUST_ALL_TEXT)
     again = Policies(state)
     assert again.get("mine").trusts_all
     assert [policy.policy_id for policy in again.all()] == [
@@ -41,9 +47,9 @@ def test_an_uploaded_policy_survives_a_restart(state):
 
 def test_a_deleted_policy_is_gone_and_shows_the_built_in_one_again(state):
     policies = Policies(state)
-    policies.put("hardware_only", TRUST_ALL_TEXT)
+    put(policies, "hardware_only", TRUST_ALL_TEXT)
     assert policies.get("hardware_only").trusts_all
-    policies.delete("hardware_only")
+    asyncio.run(policies.delete("hardware_only"))
     assert not policies.get("hardware_only").trusts_all
     assert not Policies(state).get("hardware_only").trusts_all
 
@@ -53,20 +59,20 @@ def test_a_deleted_policy_is_gone_and_shows_the_built_in_one_again(state):
 )
 def test_what_cannot_be_deleted_says_why(state, policy_id, status):
     policies = Policies(state)
-    policies.put("default", HARDWARE_ONLY_TEXT)
+    put(policies, "default", HARDWARE_ONLY_TEXT)
     with pytest.raises(TrusteeRequestError) as caught:
-        policies.delete(policy_id)
+        asyncio.run(policies.delete(policy_id))
     assert caught.value.http_status == status
 
 
 def test_a_refused_text_is_not_stored(state):
     with pytest.raises(TrusteeRequestError):
-        Policies(state).put("mine", "package policy")
+        put(Policies(state), "mine", "package policies")
     assert state.policies() == {}
 
 
 def test_a_stored_policy_that_nothing_evaluates_stops_the_start(state):
-    state.write_policy("mine", "package policy")
+    state.write_policy("mine", "package policies")
     with pytest.raises(StartError, match="mine"):
         Policies(state)
 
@@ -75,10 +81,10 @@ def test_the_number_of_uploaded_policies_is_bounded(state):
     policies = Policies(state)
     policies._uploaded = {f"p{n}": policies.get("default") for n in range(MAX_UPLOADED)}
     with pytest.raises(TrusteeRequestError, match="already"):
-        policies.put("one-more", TRUST_ALL_TEXT)
-    policies.put("p0", TRUST_ALL_TEXT)
+        put(policies, "one-more", TRUST_ALL_TEXT)
+    put(policies, "p0", TRUST_ALL_TEXT)
 
 
 def test_trust_all_is_announced(state, caplog):
-    Policies(state).put("mine", TRUST_ALL_TEXT)
+    put(Policies(state), "mine", TRUST_ALL_TEXT)
     assert "mine affirms all evidence" in caplog.text

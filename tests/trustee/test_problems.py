@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tng.attest.gpu.appraisal import GpuRefused
 from tng.attest.tdx.appraisal import TdxRefused
 from tng.errors import (
     AppraiserError,
@@ -25,6 +26,12 @@ from tng.verdict import Check, Outcome
         ),
         (
             UntrustedPeerError("x", code=ErrorCode.REVOKED),
+            ProblemCode.VERIFICATION_FAILED,
+            422,
+            False,
+        ),
+        (
+            UntrustedPeerError("x", code=ErrorCode.POLICY_DENIED),
             ProblemCode.VERIFICATION_FAILED,
             422,
             False,
@@ -67,9 +74,10 @@ def test_our_own_trouble_is_not_told_to_clients():
     assert "secret" not in str(body)
 
 
-def test_checks_travel_with_a_refusal():
+@pytest.mark.parametrize("refused", [TdxRefused, GpuRefused])
+def test_checks_travel_with_a_refusal(refused):
     checks = (Check(1, "one", Outcome.PASS, "d"), Check(2, "two", Outcome.FAIL, "e" * 5000))
-    body = problem_of(TdxRefused("x", code=ErrorCode.DEBUG_TD, checks=checks)).as_json()
+    body = problem_of(refused("x", code=ErrorCode.DEBUG_TD, checks=checks)).as_json()
     assert body["checks"][0] == {"number": 1, "name": "one", "outcome": "pass", "detail": "d"}
     assert len(body["checks"][1]["detail"]) == 1000
 

@@ -35,7 +35,10 @@ class Shelf:
 
 def _verify(verifier, evidence, report_data=None):
     runtime_data = None if report_data is None else RuntimeData(report_data, None)
-    return asyncio.run(verifier.verify(VerificationRequest("tdx", evidence, runtime_data, None)))
+    (appraised,) = asyncio.run(
+        verifier.verify(VerificationRequest("tdx", evidence, runtime_data, None))
+    )
+    return appraised
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +95,7 @@ def test_init_data_must_be_in_the_register(platform):
         verifier = TdxVerifier(Shelf(None), machine, frozenset({"UpToDate"}), FixedClock(NOW))
         request = VerificationRequest("tdx", machine.evidence(b""), None, InitData(digest, None))
         if accepted:
-            claims = asyncio.run(verifier.verify(request)).claims
+            claims = asyncio.run(verifier.verify(request))[0].claims
             assert claims["init_data"] == digest.hex()
             continue
         with pytest.raises(UntrustedPeerError) as caught:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tng.attest.evidence import CocoToken
+from tng.attest.evidence import CocoToken, ItaToken
 from tng.attest.user_data import ServerUserData
 from tng.errors import RemoteProtocolError, TngError
 from tng.tunnel.ohttp.control_messages import (
@@ -28,12 +28,20 @@ from tng.tunnel.ohttp.control_messages import (
 )
 from tng.tunnel.ohttp.problems import OhttpError
 from tng.wire.dice import CocoEvidence, HashAlgorithm
+from tng.wire.ita_evidence import ItaEvidence
 
 JSON = b"application/json"
 KEY = ServerUserData("AAAA", 1000)
 EVIDENCE = CocoEvidence("tdx", b"{}", b"more", '{"a":1}', HashAlgorithm.SHA384)
 TOKEN = CocoToken("a.b.c")
-STATEMENTS = {"nothing": None, "evidence": EVIDENCE, "a token": TOKEN}
+ITA_EVIDENCE = ItaEvidence(b"q", b"{}")
+STATEMENTS = {
+    "nothing": None,
+    "evidence": EVIDENCE,
+    "a token": TOKEN,
+    "evidence for Intel": ITA_EVIDENCE,
+    "a token of Intel": ItaToken("a.b.c"),
+}
 
 
 @pytest.mark.parametrize(
@@ -146,6 +154,21 @@ def test_evidence_in_the_other_dialect_is_the_same_object() -> None:
 def test_of_several_proposals_the_first_that_can_be_served_counts(proposals, wanted) -> None:
     body = json.dumps({"attest_request": {"proposals": proposals}}).encode()
     assert parse_wanted(body, JSON) == wanted
+
+
+def test_a_proposal_of_the_provider_that_can_be_served_counts() -> None:
+    proposals = [
+        {"model": "background_check", "challenge_token": "n"},
+        {"model": "passport", "provider": "ita"},
+    ]
+    body = json.dumps({"attest_request": {"proposals": proposals}}).encode()
+    assert parse_wanted(body, JSON, ("ita",)) == Wanted("passport", is_cohere=True)
+    assert parse_wanted(body, JSON, ("coco",)) == Wanted("background_check", "n", is_cohere=True)
+
+
+def test_a_background_check_with_intel_says_so() -> None:
+    assert parse_evidence_request(dump_evidence_request(ITA_EVIDENCE), None) == ITA_EVIDENCE
+    assert parse_token_answer(dump_token_answer("a.b.c", "ita")) == ItaToken("a.b.c")
 
 
 def test_the_calls_of_a_background_check_are_read_as_written() -> None:

@@ -153,8 +153,9 @@ def _load(der: bytes) -> x509.Certificate:
         # The library reads these only when they are asked for.
         _ = certificate.issuer, certificate.subject
         _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    except (ValueError, x509.InvalidVersion, Warning) as exc:
-        # A Warning only where the process turns them into errors: a serial below 1.
+    except (ValueError, TypeError, x509.InvalidVersion, Warning) as exc:
+        # A TypeError for a name that is a bit string; a Warning only where the process turns them
+        # into errors: a serial below 1.
         raise _malformed("certificate", f"not an X.509 certificate: {exc}") from exc
     if certificate.serial_number < 1:
         # Stricter on purpose: RFC 5280 section 4.1.2.2 wants a positive one.

@@ -63,6 +63,8 @@ class StatementSource:
         policy_ids: policies to ask the appraiser for.
     """
 
+    _provider: str = COCO
+
     def __init__(
         self,
         attester: AnyAttester,
@@ -71,6 +73,7 @@ class StatementSource:
         policy_ids: Sequence[str] = (),
     ) -> None:
         self._attester = attester
+        self._provider = ITA if isinstance(attester, ItaAttester) else COCO
         self._clock = clock
         self._appraiser = appraiser
         self._policy_ids = tuple(policy_ids)
@@ -83,7 +86,7 @@ class StatementSource:
     @property
     def provider(self) -> str:
         """Whose service judges what is shown, or has judged it."""
-        return ITA if isinstance(self._attester, ItaAttester) else COCO
+        return self._provider
 
     async def evidence(self, user_data: UserData) -> Evidence:
         """Evidence about the user data.

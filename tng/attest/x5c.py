@@ -168,10 +168,15 @@ def _parse_entry(index: int, entry: Json) -> x509.Certificate:
     if not isinstance(entry, str) or len(entry) > MAX_CERTIFICATE_OCTETS * 4 // 3 + 4:
         raise ChainError(f"x5c[{index}] is not the base64 text of a certificate")
     try:
-        return x509.load_der_x509_certificate(decode_base64(entry))
-    except (ValueError, x509.InvalidVersion, Warning) as exc:
-        # A Warning only where the process turns them into errors: a serial below 1.
+        certificate = x509.load_der_x509_certificate(decode_base64(entry))
+        # Parsed when first asked for: asked here, so that no later caller meets the error.
+        _ = certificate.subject, certificate.issuer
+        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except (ValueError, TypeError, x509.InvalidVersion, Warning) as exc:
+        # A TypeError for a name that is a bit string; a Warning only where the process turns them
+        # into errors: a serial below 1.
         raise ChainError(f"x5c[{index}] is not a certificate: {exc}") from exc
+    return certificate
 
 
 def _check_leaf(leaf: x509.Certificate, when: dt.datetime) -> None:

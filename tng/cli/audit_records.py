@@ -40,8 +40,10 @@ def opened(path: Path, clock: Clock, command: str) -> Iterator[AuditLog]:
 
     with AuditLog(path, clock) as audit:
         audit.write(_life("started", command, clock))
-        yield audit
-        audit.write(_life("stopped", command, clock))
+        try:
+            yield audit
+        finally:
+            audit.write(_life("stopped", command, clock))
 
 
 def judgement(judged: Judged) -> Record:

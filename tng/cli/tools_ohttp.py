@@ -178,11 +178,11 @@ def _decode(arguments: argparse.Namespace) -> int:
 
 
 def _verifier(section: str) -> StatementVerifier:
-    from tng.attest.verifier.factory import make_verifier
+    from tng.cli.collateral import judge_with_surroundings
     from tng.cli.sections import verify_section
     from tng.clock import SystemClock
 
-    return make_verifier(verify_section(section), SystemClock())
+    return judge_with_surroundings((verify_section(section),), SystemClock())
 
 
 def _read(body: bytes, where: str) -> KeyConfigAnswer:

@@ -137,11 +137,11 @@ def _verify(arguments: argparse.Namespace) -> int:
     """Judge a certificate; the reference's two lines on standard output if it is accepted."""
     import trio
 
-    from tng.attest.verifier.factory import make_verifier
+    from tng.cli.collateral import judge_with_surroundings
     from tng.cli.sections import verify_section
     from tng.clock import SystemClock
 
-    verifier = make_verifier(verify_section(arguments.verify), SystemClock())
+    verifier = judge_with_surroundings((verify_section(arguments.verify),), SystemClock())
     if arguments.cert is not None:
         der, label = read_certificate(arguments.cert), str(arguments.cert)
     else:

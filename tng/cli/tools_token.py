@@ -134,7 +134,7 @@ def _checks(arguments: argparse.Namespace, text: str, now: int) -> list[Check]:
     return made + [
         Check(int(step), step.title, Outcome.SKIP, "not reached")
         for step in Step
-        if step >= Step.TOKEN_FORMAT and step not in reached
+        if Step.TOKEN_FORMAT <= step <= Step.POLICY and step not in reached
     ]
 
 

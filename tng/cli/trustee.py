@@ -52,6 +52,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="where to listen; port 0 for any free one (default: %(default)s)",
     )
     parser.add_argument(
+        "--grpc",
+        metavar="HOST:PORT",
+        help="where to listen for gRPC, too; needs the extra `grpc` (default: nowhere)",
+    )
+    parser.add_argument(
         "--state",
         metavar="DIR",
         type=Path,
@@ -120,6 +125,14 @@ def _add_broker_options(parser: argparse.ArgumentParser) -> None:
         " without it no secrets are given out",
     )
     broker.add_argument(
+        "--reference-key",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="public key (PEM) that is trusted to sign reference values; may be repeated",
+    )
+    broker.add_argument(
         "--resource-key",
         metavar="FILE",
         type=Path,
@@ -135,10 +148,10 @@ def _add_broker_options(parser: argparse.ArgumentParser) -> None:
 async def _serve_until_signal(
     settings: TrusteeSettings, decided: Callable[[Decision], None] | None = None
 ) -> None:
+    import asyncio
+
     from tng.trustee.decisions import forget
     from tng.trustee.server import serve
-
-    import asyncio
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -162,7 +175,7 @@ def _settings(arguments: argparse.Namespace) -> TrusteeSettings:
     if not pccs.startswith(("https://", "http://")):
         raise ConfigError([f"--pccs: expected an http or https URL, got {pccs!r}"])
     return TrusteeSettings(
-        listen=_listen(arguments.listen),
+        listen=_listen(arguments.listen, "--listen"),
         state=arguments.state or _default_state(),
         pccs=pccs,
         simulated=arguments.allow_simulated,
@@ -171,16 +184,18 @@ def _settings(arguments: argparse.Namespace) -> TrusteeSettings:
         admin_key=arguments.admin_key,
         resource_key=arguments.resource_key,
         release_to_simulated=arguments.release_to_simulated,
+        grpc=_listen(arguments.grpc, "--grpc") if arguments.grpc is not None else None,
+        reference_keys=tuple(arguments.reference_key),
     )
 
 
-def _listen(text: str) -> Endpoint:
+def _listen(text: str, option: str) -> Endpoint:
     # Port 0 is no authority of RFC 3986 users, but a listener may ask for it.
     host, colon, port = text.rpartition(":")
     try:
         endpoint = parse_authority(f"{host}:1" if colon and port == "0" else text)
     except ValueError as exc:
-        raise ConfigError([f"--listen: expected HOST:PORT, got {text!r}: {exc}"]) from exc
+        raise ConfigError([f"{option}: expected HOST:PORT, got {text!r}: {exc}"]) from exc
     return Endpoint(endpoint.host, 0) if colon and port == "0" else endpoint
 
 

@@ -143,5 +143,12 @@ def next_update(collateral: Collateral) -> float:
             for der in (collateral.root_ca_crl, collateral.pck_crl)
         ]
         return min(moment.timestamp() for moment in [*moments, *filter(None, lists)])
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+        OverflowError,
+        x509.InvalidVersion,
+    ):
         return 0.0

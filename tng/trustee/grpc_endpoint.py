@@ -129,7 +129,7 @@ async def grpc_endpoint(listen: Endpoint, parts: GrpcParts) -> AsyncIterator[int
         StartError: the address cannot be used.
     """
     if importlib.util.find_spec("grpc") is None:
-        raise ConfigError(["--grpc-listen needs the extra: pip install 'tng-gateway[grpc]'"])
+        raise ConfigError(["--grpc needs the extra: pip install 'tng-gateway[grpc]'"])
     from grpc import aio
 
     server = aio.server(

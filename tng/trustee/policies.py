@@ -10,13 +10,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from tng.attest.policy.rego import load_engine
 from tng.errors import StartError
 from tng.trustee.policy import BUILT_IN, Policy, make_policy
 from tng.trustee.problems import ProblemCode, TrusteeRequestError
+from tng.trustee.rego_text import Engines, without_engine
 
 if TYPE_CHECKING:
-    from tng.trustee.rego_text import Engines
     from tng.trustee.state import StateDirectory
 
 log = logging.getLogger(__name__)
@@ -39,7 +38,7 @@ class Policies:
         StartError: a stored policy cannot be evaluated by this version.
     """
 
-    def __init__(self, state: StateDirectory, engines: Engines = load_engine) -> None:
+    def __init__(self, state: StateDirectory, engines: Engines = without_engine) -> None:
         self._state = state
         self._engines = engines
         self._changing = asyncio.Lock()

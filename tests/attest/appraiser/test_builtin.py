@@ -132,23 +132,32 @@ async def test_the_policy_in_the_configuration_must_have_its_name():
 @pytest.mark.parametrize(
     ("further", "code"),
     [
-        (b'{"nvidia":{}}', ErrorCode.AS_REJECTED),
-        (b'{"sample":{}}', ErrorCode.EVIDENCE_MALFORMED),
+        (b'{"else":{}}', ErrorCode.EVIDENCE_MALFORMED),
+        (b'{"nvidia":{}}', ErrorCode.EVIDENCE_MALFORMED),
         (b"[]", ErrorCode.EVIDENCE_MALFORMED),
+        (b'{"sampledevice":{"report_data":"","svn":"2"}}', ErrorCode.BINDING_MISMATCH),
     ],
 )
-async def test_no_device_goes_unjudged(further, code):
+async def test_no_device_goes_unjudged_or_unbound(further, code):
     with pytest.raises(UntrustedPeerError) as caught:
         await Stage().judge("sample", sample, further=further)
     assert caught.value.code is code
 
 
-async def test_further_devices_are_judged_and_put_before_the_policy():
-    peer = await Stage().judge("sample", sample, further=b'{"sample":' + sample(b"") + b"}")
-    claims = json.loads(base64.urlsafe_b64decode(peer.token.split(".")[1] + "==="))
-    assert sorted(claims["submods"]) == ["cpu0", "cpu1"]
-    second = claims["submods"]["cpu1"]["ear.veraison.annotated-evidence"]
-    assert second["runtime_data_claims"] is None
+@pytest.mark.parametrize(
+    ("policy", "of_device"), [("trust_all", "affirming"), ("hardware_only", "contraindicated")]
+)
+async def test_further_devices_are_put_before_the_policy_under_names_of_their_own(
+    platform, policy, of_device
+):
+    text = canonical_json({"a": 1}).decode()
+    bound = base64.b64encode(report_data(text.encode())).decode()
+    further = json.dumps({"sampledevice": {"report_data": bound, "svn": "2"}}).encode()
+    shown = evidence({"a": 1}, "tdx", platform.evidence, further)
+    token = await Stage(policy, platform).appraiser.appraise(shown, [])
+    claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "==="))
+    statuses = {name: module["ear.status"] for name, module in claims["submods"].items()}
+    assert statuses == {"cpu0": "affirming", "gpu0": of_device}
 
 
 async def test_a_tee_that_it_does_not_know_is_refused():

@@ -104,10 +104,8 @@ def sample(**changes):
 async def test_sample_evidence_is_taken_at_its_word():
     for expected in (DATA, None):
         judged = await SampleJudge().judge(sample(cc_eventlog=None), expected)
-        assert judged.claims == {
-            "sample": {"measure_register": "0f" * 32, "svn": "1"},
-            "report_data": base64.b64encode(DATA).decode(),
-        }
+        assert judged.claims["sample"]["measure_register"] == "0f" * 32
+        assert judged.claims["report_data"] == base64.b64encode(DATA).decode()
         assert not judged.simulated  # the name of the TEE says it; the verifier shows it
 
 
@@ -124,7 +122,7 @@ async def test_sample_evidence_about_something_else_is_refused(expected):
         b"",
         b"[]",
         sample(more=1),
-        sample(cc_eventlog="AA=="),
+        sample(cc_eventlog="!"),
         sample(svn="2"),
         sample(svn=1),
         sample(measure_register="0F" * 32),

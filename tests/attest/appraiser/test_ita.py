@@ -127,21 +127,14 @@ async def test_a_status_says_whose_fault_it_is(
     "answer", [(500, b""), (503, b"later"), (400, b"x Failed to verify GPU evidence y")]
 )
 async def test_what_may_pass_by_itself_is_tried_again(
-    ita: FakeIta, answer: tuple[int, bytes], autojump_free: None
+    ita: FakeIta, answer: tuple[int, bytes]
 ) -> None:
     ita.answers[ATTEST] = answer
-    asking = client(ita)
+    asking = client(ita, pause_s=0.001)
     with pytest.raises((AppraiserError, UntrustedPeerError)):
         await asking.appraise(EVIDENCE, [])
     assert len(ita.requests) == 5
     await asking.aclose()
-
-
-@pytest.fixture
-def autojump_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same number of tries, with pauses that a test can wait for."""
-    monkeypatch.setattr("tng.attest.appraiser.ita._FIRST_PAUSE_S", 0.001)
-    monkeypatch.setattr("tng.attest.appraiser.ita._LONGEST_PAUSE_S", 0.002)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"token":1}', b'{"token":"a.b"}'])

@@ -35,7 +35,7 @@ async def test_three_calls_over_one_connection_in_the_reference_order(agent: Fak
     assert [(n, r.service, r.method, r.payload, r.timeout) for n, r in agent.requests] == [
         (1, SERVICE, "GetEvidence", dump_fields([(1, REPORT_DATA)]), 50_000_000_000),
         (3, SERVICE, "GetTeeType", b"", 50_000_000_000),
-        (5, SERVICE, "GetAdditionalEvidence", b"", 50_000_000_000),
+        (5, SERVICE, "GetAdditionalEvidence", dump_fields([(1, REPORT_DATA)]), 50_000_000_000),
     ]
 
 

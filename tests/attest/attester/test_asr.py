@@ -33,7 +33,7 @@ async def test_the_reference_requests_in_its_order(asr: FakeAsr, slash: str) -> 
     assert asr.requests == [
         ("/info", {}),
         ("/aa/evidence", {"runtime_data": text, "encoding": "base64"}),
-        ("/aa/additional-evidence", {"runtime_data": "", "encoding": "base64"}),
+        ("/aa/additional-evidence", {"runtime_data": text, "encoding": "base64"}),
     ]
 
 

@@ -13,8 +13,9 @@ from tng.attest.verifier.anchors import FetchedAnchors, PinnedAnchors
 from tng.attest.verifier.judgements import MAX_PEERS
 from tng.attest.verifier.trustee import TrusteeRules, TrusteeVerifier
 from tng.clock import FixedClock
-from tng.errors import AppraiserError, ErrorCode, UntrustedPeerError
+from tng.errors import AppraiserError, ErrorCode, LocalProtocolError, UntrustedPeerError
 from tng.verdict import Check, Outcome
+from tng.wire.dice import CocoEvidence
 
 
 def background(service, clock, **rules):
@@ -378,3 +379,12 @@ async def test_a_certificate_of_the_reference_passes_at_its_time(shared):
     rules = TrusteeRules("passport", ("default",))
     verifier = TrusteeVerifier(rules, None, PinnedAnchors(anchors), clock)
     assert (await verifier.judge(der, "reference")).verdict.tee == "sample"
+
+
+async def test_a_passports_verifier_without_a_service_asks_nobody(signer, clock):
+    rules = TrusteeRules("passport", ())
+    verifier = TrusteeVerifier(rules, None, PinnedAnchors(signer.anchors), clock)
+    with pytest.raises(LocalProtocolError):
+        await verifier._ask(CocoEvidence("tdx", b"{}", None, "{}"))
+    with pytest.raises(LocalProtocolError):
+        await verifier._ask_challenge()

@@ -99,12 +99,16 @@ def _certificates(shared: pathlib.Path | None) -> list[Target]:
         parse_evidence(peer.extension)
         assert _signed_part(der) in signed, "a certificate that nobody signed was accepted"
 
+    def read_signed_part(data: bytes) -> None:
+        parse_evidence(parse_peer_certificate(_signed(data), NOW).extension)
+
     def read_extension(value: bytes) -> None:
         der = make_certificate(KEY, value, NOW).public_bytes(Encoding.DER)
         parse_evidence(parse_peer_certificate(der, NOW).extension)
 
     return [
         Target("certificate", tuple(own + foreign), read_certificate),
+        Target("signed part of a certificate", tuple(map(_signed_part, own)), read_signed_part),
         Target("evidence in a signed certificate", tuple(extensions), read_extension),
     ]
 
@@ -118,6 +122,14 @@ def _extension(der: bytes) -> bytes:
 
 def _begin(der: bytes) -> float:
     return x509.load_der_x509_certificate(der).not_valid_before_utc.timestamp()
+
+
+def _signed(part: bytes) -> bytes:
+    """A certificate by KEY with any signed part."""
+    signature = b"\0" + KEY.sign(part, ec.ECDSA(hashes.SHA256()))
+    algorithm = bytes.fromhex("300a06082a8648ce3d040302")
+    body = part + algorithm + b"\x03" + bytes([len(signature)]) + signature
+    return b"\x30\x82" + (len(body) % 65_536).to_bytes(2, "big") + body
 
 
 def _signed_part(der: bytes) -> bytes:
@@ -447,6 +459,11 @@ def _messages(shared: pathlib.Path | None) -> list[Target]:
             "attestation request in protobuf",
             (dump_fields([(1, item), (2, b"default")]), dump_fields([(1, b"tdx"), (2, evidence)])),
             lambda data: parse_attestation_request(body_of(data)),
+        ),
+        Target(
+            "certificate of a service",
+            (issuer.ca_certificate.public_bytes(Encoding.DER),),
+            lambda data: parse_certificates_answer(_replaced([b""], b"\0" + data)),
         ),
         Target("answers of a service", (b"a.b.c", pem, problem, b'{"nonce":"x"}'), read_answers),
         Target("sample evidence", (sample, device), read_sample),

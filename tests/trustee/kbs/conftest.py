@@ -155,6 +155,11 @@ def strict(start_for_module, platform_directory, admin_key, admin):
 
 
 @pytest.fixture
+def stranger_class():
+    return Stranger
+
+
+@pytest.fixture
 def stranger(broker, platform):
     made = []
 

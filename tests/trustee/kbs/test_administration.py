@@ -154,7 +154,7 @@ def test_the_resource_policy_is_read_and_set_and_holds_at_once(broker, admin, st
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        ({"policy": b64url("package policy")}, 501),
+        ({"policy": b64url("package policies")}, 400),
         ({"policy": "!"}, 400),
         ({"policy": "_w"}, 400),
         ({}, 400),

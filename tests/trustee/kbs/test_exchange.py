@@ -329,7 +329,11 @@ def test_evidence_of_a_further_device_is_judged_too(stranger):
     one.auth()
     answer = one.attest(one.new_body(json.dumps({"nvidia": {"x": 1}})))
     assert answer.status_code == 400
-    assert "nvidia" in answer.json()["detail"]
+    assert "device_evidence_list" in answer.json()["detail"]
+    one.auth()
+    answer = one.attest(one.new_body(json.dumps({"csv": {"x": 1}})))
+    assert answer.status_code == 400
+    assert "csv" in answer.json()["detail"]
 
 
 def test_init_data_are_compared(stranger):
@@ -349,6 +353,24 @@ def test_many_machines_at_once_get_their_secrets(stranger):
     machines = [stranger() for _ in range(8)]
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
         assert set(threads.map(one_of_them, machines)) == {SECRET}
+
+
+@pytest.mark.slow
+def test_of_fifty_machines_at_once_each_gets_its_own_session_and_the_secret(broker, stranger):
+    def one_of_them(one):
+        assert one.auth().status_code == 200
+        answer = one.attest()
+        assert answer.status_code == 200, answer.text
+        return one.nonce, answer.json()["token"], one.open(one.get())
+
+    broker.decisions.clear()
+    machines = [stranger() for _ in range(50)]
+    with concurrent.futures.ThreadPoolExecutor(50) as threads:
+        nonces, tokens, secrets = zip(*threads.map(one_of_them, machines), strict=True)
+    assert set(secrets) == {SECRET}
+    assert len(set(nonces)) == len(set(tokens)) == 50
+    released = [d.subject for d in broker.decisions if d.act == "release" and d.granted]
+    assert len(set(released)) == len(released) == 50
 
 
 def test_every_decision_is_told(broker, stranger, requests):

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib.util
 
 import pytest
 
+from tng.attest.kbs.resource_id import ResourceId
 from tng.errors import StartError
 from tng.trustee.kbs.database import Database
 from tng.trustee.kbs.resource_policy import AFFIRMING_TEXT, DENY_ALL_TEXT, ResourcePolicy
 from tng.trustee.problems import TrusteeRequestError
+from tng.trustee.rego_process import RegoProcess
 
 CORE = {"configuration": 2, "executables": 3, "file-system": 2, "hardware": 2}
 
@@ -18,26 +21,53 @@ def module(status="affirming", **changes):
     return {"ear.status": status, "ear.trustworthiness-vector": vector}
 
 
+PATH = ResourceId("default", "key", "prod")
+MINE = """\
+package policy
+
+import rego.v1
+
+allow if {
+	startswith(data["resource-path"], "resource/default/")
+	input.submods.cpu0["ear.status"] == "warning"
+	input.iat == 5
+}
+"""
+needs_engine = pytest.mark.skipif(
+    importlib.util.find_spec("regorus") is None, reason="no Rego engine (extra `rego`)"
+)
+
+
+def objection(policy, submods, path=PATH):
+    return asyncio.run(policy.objection({"submods": submods, "iat": 5}, path))
+
+
+@pytest.fixture(scope="module")
+def rego():
+    with RegoProcess() as process:
+        yield process
+
+
 @pytest.fixture
-def policy(tmp_path):
+def policy(tmp_path, rego):
     with Database.open(tmp_path / "db") as database:
-        yield ResourcePolicy(database)
+        yield ResourcePolicy(database, rego.engine)
 
 
 def test_the_default_wants_every_device_affirmed(policy):
     assert policy.text == AFFIRMING_TEXT
-    assert policy.objection({"cpu0": module()}) == ""
-    assert policy.objection({"cpu0": module(), "gpu0": module()}) == ""
+    assert objection(policy, {"cpu0": module()}) == ""
+    assert objection(policy, {"cpu0": module(), "gpu0": module()}) == ""
     for status in ("none", "warning", "contraindicated", None, "Affirming"):
-        assert policy.objection({"cpu0": module(status)})
-        assert policy.objection({"cpu0": module(), "gpu0": module(status)})
-    assert policy.objection({})
-    assert policy.objection({"cpu0": "affirming"})
+        assert objection(policy, {"cpu0": module(status)})
+        assert objection(policy, {"cpu0": module(), "gpu0": module(status)})
+    assert objection(policy, {})
+    assert objection(policy, {"cpu0": "affirming"})
 
 
 def test_nobody_means_nobody(policy):
     asyncio.run(policy.set(DENY_ALL_TEXT))
-    assert "denies" in policy.objection({"cpu0": module()})
+    assert "denies" in objection(policy, {"cpu0": module()})
 
 
 def test_a_set_policy_is_still_there_after_a_restart(tmp_path):
@@ -50,12 +80,56 @@ def test_a_set_policy_is_still_there_after_a_restart(tmp_path):
             ResourcePolicy(database)
 
 
-def test_an_unknown_text_is_refused_and_changes_nothing(policy):
+def test_an_unknown_text_without_an_engine_is_refused_and_changes_nothing(tmp_path):
     text = AFFIRMING_TEXT + "\n"
+    with Database.open(tmp_path / "db") as database:
+        policy = ResourcePolicy(database)
+        with pytest.raises(TrusteeRequestError) as caught:
+            asyncio.run(policy.set(text))
+        assert hashlib.sha384(text.encode()).hexdigest() in str(caught.value)
+        assert caught.value.http_status == 501
+        assert policy.text == AFFIRMING_TEXT
+
+
+@needs_engine
+def test_a_text_of_ones_own_sees_the_claims_and_the_path(policy):
+    asyncio.run(policy.set(MINE))
+    assert objection(policy, {"cpu0": module("warning")}) == ""
+    assert objection(policy, {"cpu0": module("affirming")}) == "allow is not true"
+    assert objection(policy, {"cpu0": module("warning")}, ResourceId("other", "key", "prod"))
+    assert objection(policy, {})
+
+
+@needs_engine
+@pytest.mark.parametrize(
+    "value", ['"true"', "1", "[true]", '{"a": true}', "false", "null", "input.nothing"]
+)
+def test_only_true_is_a_yes(policy, value):
+    asyncio.run(policy.set(f"package policy\n\nallow := {value}\n"))
+    assert objection(policy, {"cpu0": module()})
+
+
+@needs_engine
+def test_what_stops_with_an_error_says_no(policy):
+    asyncio.run(policy.set("package policy\n\nimport rego.v1\n\nallow if contains(1, input.iat)\n"))
+    assert "cannot be evaluated" in objection(policy, {"cpu0": module()})
+
+
+@needs_engine
+@pytest.mark.parametrize("text", ["package other", "package policy\nallow {", "\n"])
+def test_a_text_that_is_no_policy_is_the_administrators_fault(policy, text):
     with pytest.raises(TrusteeRequestError) as caught:
         asyncio.run(policy.set(text))
-    assert hashlib.sha384(text.encode()).hexdigest() in str(caught.value)
+    assert caught.value.http_status == 400
     assert policy.text == AFFIRMING_TEXT
+
+
+@needs_engine
+def test_our_own_text_says_in_rego_what_its_twin_says(policy):
+    asyncio.run(policy.set(AFFIRMING_TEXT + "\n"))
+    assert objection(policy, {"cpu0": module(), "gpu0": module()}) == ""
+    assert objection(policy, {"cpu0": module(), "gpu0": module("warning")})
+    assert objection(policy, {})
 
 
 def test_the_policies_that_trustee_ships_are_known(policy, shared, caplog):
@@ -66,19 +140,19 @@ def test_the_policies_that_trustee_ships_are_known(policy, shared, caplog):
         asyncio.run(policy.set((texts / f"{name}.rego").read_text()))
 
     put("affirming")
-    assert policy.objection({"cpu0": module("warning")})
+    assert objection(policy, {"cpu0": module("warning")})
     put("deny_all")
-    assert policy.objection({"cpu0": module()})
+    assert objection(policy, {"cpu0": module()})
     put("openanolis_kbs_default_policy")
-    assert policy.objection({"cpu0": module("warning", hardware=32)}) == ""
-    assert policy.objection({"cpu0": module(hardware=-97)}) == ""
-    assert "hardware" in policy.objection({"cpu0": module(hardware=33)})
-    assert policy.objection({"gpu0": module()})
-    assert policy.objection({"cpu0": module(hardware="2")})
-    assert policy.objection({"cpu0": module(hardware=True)})
+    assert objection(policy, {"cpu0": module("warning", hardware=32)}) == ""
+    assert objection(policy, {"cpu0": module(hardware=-97)}) == ""
+    assert "hardware" in objection(policy, {"cpu0": module(hardware=33)})
+    assert objection(policy, {"gpu0": module()})
+    assert objection(policy, {"cpu0": module(hardware="2")})
+    assert objection(policy, {"cpu0": module(hardware=True)})
     assert "for tests only" not in caplog.text
     put("allow_all")
-    assert policy.objection({"cpu0": module("contraindicated")}) == ""
+    assert objection(policy, {"cpu0": module("contraindicated")}) == ""
     assert "for tests only" in caplog.text
 
 

@@ -14,15 +14,19 @@ policy; a token about simulated evidence says so.
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import trio
 
+from tng.attest.appraiser.devices import JudgedDevice
 from tng.attest.appraiser.ear_issuer import AppraisedDevice
-from tng.attest.appraiser.trustee_messages import dump_json, further_devices, runtime_claims
+from tng.attest.appraiser.trustee_messages import runtime_claims
 from tng.attest.binding import canonical_json, report_data
 from tng.attest.checks import Findings, Step
+from tng.attest.devices import judge_devices
 from tng.attest.tdx.appraisal import TdxRefused
 from tng.attest.user_data import CHALLENGE_CLAIM
 from tng.errors import ErrorCode, RemoteProtocolError, UntrustedPeerError
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from tng.attest.appraiser.devices import DeviceJudge, JudgedDevice
+    from tng.attest.appraiser.devices import DeviceJudge
     from tng.attest.appraiser.ear_issuer import EarIssuer
     from tng.attest.policy.base import AppraisalPolicy, References
     from tng.attest.strict_json import Json
@@ -83,9 +87,7 @@ class BuiltinAppraiser:
             self._check_challenge(claims)
             expected = report_data(canonical_json(claims), evidence.hash_algorithm)
             judged = [await self._judge(evidence.tee_type, evidence.aa_evidence, expected)]
-            for tee, item in further_devices(evidence).items():
-                # What the agent says of further devices is bound to nothing.
-                judged.append(await self._judge(tee, dump_json(item), None))
+            judged += await self._judge_further(evidence.aa_additional_evidence, expected)
             return await self._token(judged, claims)
         except (UntrustedPeerError, RemoteProtocolError) as exc:
             raise _refused(exc) from exc
@@ -129,24 +131,33 @@ class BuiltinAppraiser:
             )
         return await judge.judge(evidence, expected)
 
+    async def _judge_further(self, additional: bytes | None, expected: bytes) -> list[JudgedDevice]:
+        """GPUs and the like; each must be bound to the same claims as the machine itself."""
+        appraise = functools.partial(
+            judge_devices, additional, expected=expected, now=self._clock.now(), allow_sample=True
+        )
+        found = await trio.to_thread.run_sync(appraise)
+        return [JudgedDevice(item.claims, False, item.device_class) for item in found]
+
     async def _token(self, judged: list[JudgedDevice], claims: Mapping[str, Json]) -> str:
         """Put every device before the policy, and sign what comes of it."""
         devices = []
-        for number, device in enumerate(judged):
-            annotated = _annotated(device.claims, claims if number == 0 else None)
+        counts: Counter[str] = Counter()
+        for device in judged:
+            annotated = _annotated(device.claims, claims)
             appraisal = await trio.to_thread.run_sync(
                 self._policy.evaluate, annotated, self._references
             )
             for rule in appraisal.rules:
                 log.debug("%s=%s reason=%s", rule.claim, rule.value, rule.reason)
-            devices.append(AppraisedDevice(f"cpu{number}", appraisal, annotated))
+            name = f"{device.device_class}{counts[device.device_class]}"
+            counts[device.device_class] += 1
+            devices.append(AppraisedDevice(name, appraisal, annotated))
         simulated = any(device.simulated for device in judged)
         return self._issuer.token(devices, int(self._clock.now()), simulated=simulated)
 
 
-def _annotated(
-    device: Mapping[str, object], runtime_data: Mapping[str, Json] | None
-) -> dict[str, object]:
+def _annotated(device: Mapping[str, object], runtime_data: Mapping[str, Json]) -> dict[str, object]:
     """The device's claims, and beside the register that held a hash the claims that were hashed."""
     annotated = dict(device)
     if "report_data" in annotated:

@@ -1,34 +1,29 @@
-"""Judges of one device's evidence, one for each kind of TEE that the builtin service knows.
+"""Judges of a machine's evidence, one for each kind of TEE that the builtin service knows.
 
 Evidence, and the report data that it must be bound to, go in; annotated claims come out, or the
 refusal.  TDX evidence is judged by `tdx.appraisal` under Intel's root, or, if the operator trusts
 a platform in software, under that platform's root when its certificates say that they are its.
 The `sample` TEE is what its name says: anybody can make such evidence, and the policy decides
-whether that is enough (source: the sample attester of Trustee 1.9).
+whether that is enough.
 
 Invariant: what comes out was verified, and bound to the report data wherever some was given.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
-import hmac
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from tng.attest.strict_json import parse_object
+from tng.attest.sample import judge_sample
 from tng.attest.tdx.appraisal import DEFAULT_TCB_STATUSES, judge_tdx, parse_tdx_evidence
 from tng.attest.tdx.certificates import pck_certificate
 from tng.attest.tdx.quote import parse_quote
 from tng.errors import ErrorCode, UntrustedPeerError
 
 if TYPE_CHECKING:
-    from tng.attest.strict_json import Json
     from tng.attest.tdx.collateral import Collateral
     from tng.attest.tdx.pccs import PccsCollateral
     from tng.attest.tdx.quote import Quote
@@ -37,12 +32,6 @@ if TYPE_CHECKING:
 
 MAX_JUDGING: Final = 4
 """Quotes judged at once: each is a few milliseconds of a processor."""
-
-MAX_REPORT_DATA: Final = 64
-"""Octets of report data in sample evidence, as wide as TDX's."""
-
-_SAMPLE_MEMBERS: Final = frozenset({"cc_eventlog", "measure_register", "report_data", "svn"})
-_REGISTER: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +42,12 @@ class JudgedDevice:
         claims: annotated evidence: claims by TEE name, and `report_data` and `init_data` where
             the TEE has them.
         simulated: no hardware stands behind it.
+        device_class: what its submodules are called, without a number.
     """
 
     claims: dict[str, object]
     simulated: bool = False
+    device_class: str = "cpu"
 
 
 class DeviceJudge(Protocol):
@@ -136,47 +127,4 @@ class SampleJudge:
     async def judge(self, evidence: bytes, report_data: bytes | None) -> JudgedDevice:
         """See `DeviceJudge.judge`."""
         await trio.lowlevel.checkpoint()
-        members = _parse_sample(evidence)
-        seen = _sample_report_data(members)
-        # Compared as it stands, without zeros appended: this TEE has no field of a fixed width.
-        if report_data is not None and not hmac.compare_digest(seen, report_data):
-            raise UntrustedPeerError(
-                f"report data in the sample evidence is {seen.hex()}, expected {report_data.hex()}",
-                code=ErrorCode.BINDING_MISMATCH,
-            )
-        sample = {name: members[name] for name in ("measure_register", "svn")}
-        return JudgedDevice({"sample": sample, "report_data": members["report_data"]})
-
-
-def _parse_sample(evidence: bytes) -> dict[str, Json]:
-    try:
-        members = parse_object(evidence)
-    except ValueError as exc:
-        raise _malformed(f"is not a JSON object: {str(exc)[:200]}") from exc
-    if unknown := members.keys() - _SAMPLE_MEMBERS:
-        raise _malformed(f"has an unknown member {min(unknown)[:40]!r}")
-    if members.get("cc_eventlog") is not None:
-        raise _malformed("has an event log, which cannot be judged in a TEE without registers")
-    register = members.get("measure_register")
-    if not isinstance(register, str) or not _REGISTER.fullmatch(register):
-        raise _malformed("needs measure_register, 64 hexadecimal digits")
-    if members.get("svn") != "1":
-        raise _malformed('needs svn, the text "1"')
-    return members
-
-
-def _sample_report_data(members: dict[str, Json]) -> bytes:
-    text = members.get("report_data")
-    if not isinstance(text, str):
-        raise _malformed("needs report_data, base64")
-    try:
-        report_data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as exc:
-        raise _malformed("has report_data that is not base64") from exc
-    if len(report_data) > MAX_REPORT_DATA:
-        raise _malformed(f"has more than {MAX_REPORT_DATA} octets of report data")
-    return report_data
-
-
-def _malformed(problem: str) -> UntrustedPeerError:
-    return UntrustedPeerError(f"sample evidence {problem}", code=ErrorCode.EVIDENCE_MALFORMED)
+        return JudgedDevice(judge_sample(evidence, expected_report_data=report_data))

@@ -55,8 +55,9 @@ TOTAL_TIMEOUT_S: Final = 20.0
 RETRIES: Final = 4
 """Tries after the first; the reference's value."""
 
-_FIRST_PAUSE_S: Final = 0.1
-_LONGEST_PAUSE_S: Final = 1.0
+FIRST_PAUSE_S: Final = 0.1
+"""Seconds before the second try; the reference's value, as is the factor up to 1 s."""
+
 _GPU_REFUSAL: Final = b"Failed to verify GPU evidence"  # passes by itself at times, says Intel
 _NOT_A_VERDICT: Final = frozenset({401, 403, 404, 405, 407, 411, 413, 429})
 _HINTS: Final = {
@@ -74,6 +75,7 @@ class ItaAppraiser:
         api_key: sent as `x-api-key`; None where the service wants none.
         user_agent: what we call ourselves.
         total_s: seconds that one question may take.
+        pause_s: seconds before the second try; doubled up to ten times as many.
     """
 
     def __init__(
@@ -83,12 +85,14 @@ class ItaAppraiser:
         *,
         user_agent: str,
         total_s: float = TOTAL_TIMEOUT_S,
+        pause_s: float = FIRST_PAUSE_S,
     ) -> None:
         self._base = as_addr.removesuffix("/")
         self._headers = {"user-agent": user_agent}
         if api_key is not None:
             self._headers["x-api-key"] = api_key.reveal()
         self._total_s = total_s
+        self._pause_s = pause_s
         self._exchange: HttpExchange | None = None
 
     def __repr__(self) -> str:
@@ -150,13 +154,13 @@ class ItaAppraiser:
         """Status and body of the last try."""
         try:
             with trio.fail_after(self._total_s):
-                pause = _FIRST_PAUSE_S
+                pause = self._pause_s
                 for _ in range(RETRIES):
                     status, answer = await self._call(method, path, body, limit)
                     if not _may_pass(status, answer):
                         return status, answer
                     await trio.sleep(pause)
-                    pause = min(2 * pause, _LONGEST_PAUSE_S)
+                    pause = min(2 * pause, 10 * self._pause_s)
                 return await self._call(method, path, body, limit)
         except trio.TooSlowError as exc:
             raise AppraiserError(

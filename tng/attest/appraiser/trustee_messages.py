@@ -201,7 +201,13 @@ def parse_certificates_answer(body: bytes) -> list[x509.Certificate]:
     """
     try:
         certificates = x509.load_pem_x509_certificates(body)
-    except (ValueError, x509.InvalidVersion) as exc:
+        for certificate in certificates:
+            # Parsed when first asked for: asked here, so that no later caller meets the error.
+            _ = certificate.subject, certificate.issuer
+            _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except (ValueError, TypeError, x509.InvalidVersion, Warning) as exc:
+        # A TypeError for a name that is a bit string; a Warning only where the process turns them
+        # into errors: a serial below 1.
         raise AppraiserError(
             f"expected certificates in PEM, got {excerpt(body)}", code=ErrorCode.AS_REJECTED
         ) from exc

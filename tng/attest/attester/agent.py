@@ -69,7 +69,8 @@ class AgentAttester:
 
         async def ask(calls: _Calls) -> TeeEvidence:
             primary = await self._primary(calls, report_data)
-            additional = await self._additional(calls, b"")
+            # Over the same data, so that a GPU's nonce answers for them (TNG 2.12 sends none).
+            additional = await self._additional(calls, report_data)
             return make_evidence(self._source, primary.tee, primary.evidence, additional)
 
         return await self._within_deadline(ask)

@@ -66,8 +66,8 @@ class AsrAttester:
 
         async def ask(client: httpx.AsyncClient) -> TeeEvidence:
             primary = await self._primary(client, report_data)
-            # Empty runtime data, as TNG 2.12 sends it.
-            additional = await self._additional(client, b"")
+            # Over the same data, so that a GPU's nonce answers for them (TNG 2.12 sends none).
+            additional = await self._additional(client, report_data)
             return make_evidence(self._source, primary.tee, primary.evidence, additional)
 
         return await self._within_deadline(ask)

@@ -4,7 +4,7 @@ Evidence as an attestation agent returns it goes in, `{"quote": b64, "cc_eventlo
 "gpu_evidence": ...}`; a `TdxAppraisal` comes out, or `TdxRefused` with every check made.
 
      1 evidence format          6 TCB status
-     2 quote format             7 debug
+     2 quote format             7 trust domain
      3 quote signature          8 report data
      4 collateral freshness     9 init data
      5 revocation              10 event log
@@ -63,7 +63,7 @@ CHECK_NAMES: Final = {
     FRESHNESS_CHECK: "collateral freshness",
     REVOCATION_CHECK: "revocation",
     TCB_CHECK: "TCB status",
-    DEBUG_CHECK: "debug",
+    DEBUG_CHECK: "trust domain",
     8: "report data",
     9: "init data",
     10: "event log",

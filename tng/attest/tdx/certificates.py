@@ -84,9 +84,10 @@ def parse_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
                 raise ValueError("a certificate has a serial number below 1")
     except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
         raise ValueError("a certificate has impossible extensions") from exc
-    except (x509.InvalidVersion, UnsupportedAlgorithm, Warning) as exc:
-        # A Warning only where the process turns them into errors: a serial below 1.
-        raise ValueError("a certificate of another version, or with a key of another kind") from exc
+    except (x509.InvalidVersion, UnsupportedAlgorithm, TypeError, Warning) as exc:
+        # A TypeError for a name that is a bit string; a Warning only where the process turns them
+        # into errors: a serial below 1.
+        raise ValueError("a certificate of another version, or of another kind of key") from exc
     if len(chain) > MAX_CHAIN_CERTIFICATES:
         raise ValueError(f"a chain has at most {MAX_CHAIN_CERTIFICATES} certificates")
     return chain

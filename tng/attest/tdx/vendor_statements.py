@@ -317,7 +317,7 @@ def _parse_crl(what: str, der: bytes) -> x509.CertificateRevocationList:
     try:
         crl = x509.load_der_x509_crl(der)
         _ = crl.issuer, crl.last_update_utc, crl.next_update_utc  # parsed when first asked for
-    except ValueError as exc:
+    except (ValueError, TypeError, x509.InvalidVersion) as exc:
         raise unavailable(what, "is no certificate revocation list in DER") from exc
     return crl
 

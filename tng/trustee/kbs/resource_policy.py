@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from tng.attest.policy.base import Tier
-from tng.attest.policy.rego import RegoError, RegoPolicy, load_engine
-from tng.trustee.rego_text import Engines, load_text, text_sha384
+from tng.attest.policy.rego import RegoError, RegoPolicy
+from tng.trustee.rego_text import Engines, load_text, text_sha384, without_engine
 
 if TYPE_CHECKING:
     from tng.attest.kbs.resource_id import ResourceId
@@ -99,7 +99,7 @@ class ResourcePolicy:
         TrusteeRequestError: the stored text cannot be evaluated by this version.
     """
 
-    def __init__(self, database: Database, engines: Engines = load_engine) -> None:
+    def __init__(self, database: Database, engines: Engines = without_engine) -> None:
         self._database = database
         self._engines = engines
         self._text = database.setting(_SETTING) or AFFIRMING_TEXT
@@ -159,7 +159,7 @@ def _known_objection(rule: Rule, submods: Mapping[str, Json]) -> str:
 
 
 def _rego_objection(policy: RegoPolicy, claims: Mapping[str, Json], path: ResourceId) -> str:
-    data = {"resource-path": f"resource/{path.repository}/{path.kind}/{path.tag}"}
+    data = {"resource-path": f"resource/{path.path}"}
     try:
         answers = policy.engine.query(policy.text, [_ALLOW], claims, data)
     except RegoError as exc:
