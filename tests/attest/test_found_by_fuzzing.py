@@ -28,7 +28,7 @@ CHAINS = [
 
 
 def negative_serial(der: bytes) -> bytes:
-    return re.sub(rb"(\xa0\x03\x02\x01\x02\x02.)(.)", rb"\1\xff", der, count=1, flags=re.DOTALL)
+    return re.sub(rb"(\xa0\x03\x02\x01\x02\x02.).", b"\\1\xff", der, count=1, flags=re.DOTALL)
 
 
 def another_version(der: bytes) -> bytes:
@@ -36,7 +36,7 @@ def another_version(der: bytes) -> bytes:
 
 
 def name_of_bits(der: bytes) -> bytes:
-    return re.sub(rb"(\x55\x04\x03)\x0c(.).", rb"\1\x03\2\0", der, flags=re.DOTALL)
+    return re.sub(rb"(\x55\x04\x03)\x0c(.).", b"\\1\x03\\2\0", der, flags=re.DOTALL)
 
 
 def unknown_kind_of_key(der: bytes) -> bytes:
@@ -44,7 +44,7 @@ def unknown_kind_of_key(der: bytes) -> bytes:
 
 
 def point_off_the_curve(der: bytes) -> bytes:
-    return re.sub(rb"(\x03[\x42\x62]\0\x04.{8}).", rb"\1\0", der, count=1, flags=re.DOTALL)
+    return re.sub(rb"(\x03[\x42\x62]\0\x04.{8}).", b"\\1\0", der, count=1, flags=re.DOTALL)
 
 
 def date_that_is_none(der: bytes) -> bytes:

@@ -259,3 +259,32 @@ def test_garbage_is_refused_in_words(garbage: bytes) -> None:
     if end >= 0:
         with pytest.raises(RequestRejectedError):
             parse_request_head(garbage[:end])
+
+
+def test_a_head_that_came_before_is_known_only_when_it_is_whole_and_the_same(
+    reactor, run, sockets
+) -> None:
+    """Heads that share a beginning, and bodies that look like the end of one."""
+    near, far = sockets()
+    other = GET[:-2] + b"X-More: 1\r\n\r\n"
+    longer = b"GET /a HTTP/1.1\r\nHost: hh\r\n\r\n"
+    big = GET[:-2] + b"X-Big: " + b"b" * http_server.REMEMBERED_HEAD + b"\r\n\r\n"
+    connection: list[ServerConnection] = []
+
+    async def work():
+        end = PlainEnd(reactor, near, "client")
+        connection.append(ServerConnection(reactor, end))
+        found = []
+        for octets in (GET, GET, other, GET, longer, longer, big, big, SIZED, SIZED, GET):
+            far.sendall(octets)
+            request = await connection[0].next_request()
+            body = b"".join(await request.body.read())
+            found.append((request.head.target, len(request.head.fields), body))
+        end.abort()
+        return found
+
+    get, sized = (b"/a", 1, b""), (b"/b", 2, b"hello")
+    more = (b"/a", 2, b"")
+    assert run(reactor, work) == [
+        get, get, more, get, get, get, more, more, sized, sized, get
+    ]  # fmt: skip

@@ -97,7 +97,7 @@ def test_after_an_end_in_mid_evaluation_the_next_question_is_answered():
 def test_an_evaluation_that_wants_more_memory_than_there_is_gets_none():
     with (
         RegoProcess() as process,
-        pytest.raises(RegoError, match="ended without an answer|not evaluated"),
+        pytest.raises(RegoError, match=r"ended without an answer|not evaluated"),
     ):
         process.query(GREEDY, ["hardware"], {}, {})
 

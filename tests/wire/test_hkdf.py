@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+
 import pytest
 
 from tng.errors import LocalProtocolError
@@ -34,3 +36,9 @@ def test_as_much_as_can_be_derived_is_derived() -> None:
     derived = hkdf_expand(bytes(32), b"info", MAX_DERIVED)
     assert len(derived) == MAX_DERIVED
     assert derived.startswith(hkdf_expand(bytes(32), b"info", 33))
+
+
+@pytest.mark.parametrize("size", [0, 1, 31, 32, 63, 64, 65, 200])
+def test_the_extraction_is_the_hmac_of_the_standard_library(size: int) -> None:
+    salt = bytes(range(size))
+    assert hkdf_extract(salt, b"secret") == hmac.digest(salt, b"secret", "sha256")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
 
 TIMEOUT_S: Final = 20.0
-"""Seconds for each step of the call; an egress may have to ask its TEE."""
+"""Seconds for each step of the call, and for its answer; an egress may have to ask its TEE."""
 
 _EXCERPT: Final = 300  # characters of an error answer that are repeated
 
@@ -250,7 +251,7 @@ def _post(url: str, body: bytes) -> bytes:
         "accept-encoding": "identity",
         "user-agent": USER_AGENT.decode(),
     }
-    answer = bytearray()
+    answer, ends = bytearray(), time.monotonic() + TIMEOUT_S
     try:
         with (
             httpx.Client(timeout=TIMEOUT_S, trust_env=False) as client,
@@ -258,8 +259,11 @@ def _post(url: str, body: bytes) -> bytes:
         ):
             for chunk in response.iter_raw():
                 answer += chunk
-                if len(answer) > MAX_BODY:
-                    raise RemoteProtocolError(f"{url} answered more than {MAX_BODY} octets")
+                if len(answer) > MAX_BODY or time.monotonic() > ends:
+                    raise RemoteProtocolError(
+                        f"{url} answered more than {MAX_BODY} octets, or for more than"
+                        f" {TIMEOUT_S:g} s"
+                    )
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         raise NetError(f"{url}: {str(exc) or type(exc).__name__}") from exc
     if response.status_code != 200:

@@ -1,7 +1,8 @@
 """What this side demands of its peer: the object `verify`.
 
 Source: TNG 2.12.  The tags `model`, `as_provider` and `as_type` decide which other keys go with
-them; absent tags have the reference's defaults.  Extension: `allow_simulated`.
+them; absent tags have the reference's defaults.  Extensions: `allow_simulated`,
+`simulated_platform` and `trusted_keys_paths`.
 Invariant: a token is checked against something that the operator named, or a `skip_...` says not.
 """
 
@@ -19,7 +20,8 @@ from tng.config.string_maps import Headers
 from tng.config.values import Flag, Path, Url
 
 _MAX_FILES: Final = 64  # certificates, or sets of reference values, of one service
-_BUILTIN_KEYS: Final = ("attestation_policy", "reference_values")
+_MAX_KEYS: Final = 16  # public keys of one set; each is tried on each signature
+_BUILTIN_KEYS: Final = ("attestation_policy", "reference_values", "simulated_platform")
 _ITA_KEYS: Final = ("ita_jwks_addr", "api_key")
 _COCO_KEYS: Final = (
     "as_headers",
@@ -91,6 +93,19 @@ class ReferenceValues(StrictModel):
 
     type: Literal["sample", "slsa", "release_manifest"] = Field(description="Form of the values.")
     payload: ReferencePayload = Field(description="The values.")
+    trusted_keys_paths: Annotated[list[Path], Field(max_length=_MAX_KEYS)] = Field(
+        default_factory=list,
+        description="`slsa`, `release_manifest`: PEM files, a public key each; one of them must "
+        "have signed each envelope.",
+        json_schema_extra={"x-tng-extension": True},
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        """Keys only where something is signed."""
+        if self.type == "sample" and "trusted_keys_paths" in written_keys(self):
+            yield Fault(
+                ("trusted_keys_paths",), 'goes with "type": "slsa" or "release_manifest" only'
+            )
 
 
 class Verify(StrictModel):
@@ -134,6 +149,12 @@ class Verify(StrictModel):
     )
     reference_values: Annotated[list[ReferenceValues], Field(max_length=_MAX_FILES)] | None = Field(
         default=None, description="`builtin`: reference values for the policy."
+    )
+    simulated_platform: Path | None = Field(
+        default=None,
+        description="`builtin`: directory of a simulated platform whose evidence is judged under "
+        "its own root; accepted with `allow_simulated` only.",
+        json_schema_extra={"x-tng-extension": True},
     )
     ita_jwks_addr: Url | None = Field(
         default=None, description="`ita`: URL of the portal with the keys."

@@ -14,6 +14,7 @@ import functools
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Final
 
+from tng.dataplane.http_server import REMEMBERED_HEAD
 from tng.dataplane.reactor import Reactor
 from tng.dataplane.socket_end import SocketEnd
 from tng.dataplane.timers import Timer
@@ -47,6 +48,10 @@ MAX_INFORMATIONAL: Final = 32
 _RECEIVE_SIZE: Final = 64 * 1024
 
 
+_NO_HEAD: Final = ResponseHead(0, b"", [], None, is_chunked=False)
+"""Stands for the head before the first."""
+
+
 class Upstream:
     """One connection to a server.
 
@@ -64,6 +69,8 @@ class Upstream:
         "_data",
         "_has_ended",
         "_is_persistent",
+        "_last_head",
+        "_last_octets",
         "_reader",
         "end",
         "heard",
@@ -80,6 +87,8 @@ class Upstream:
         self._reader: BodyReader | None = None
         self._is_persistent = False
         self._has_ended = False
+        self._last_octets = b""
+        self._last_head = _NO_HEAD
 
     async def send(self, octets: bytes, *, is_last: bool) -> None:
         """Send octets of the present request.
@@ -188,12 +197,18 @@ class Upstream:
 
     async def _one_head(self) -> ResponseHead:
         data = bytes(self._data) or await self._first_octets()
+        if self._last_octets and data.startswith(self._last_octets):
+            # Octet for octet the head before it, as servers of one purpose send them.
+            self._data = data[len(self._last_octets) :]
+            return self._last_head
         length = find_head_end(data)
         if length < 0:
             data = await self._whole_head(data)
             length = find_head_end(data)
         self._data = data[length:]
-        return parse_response_head(data[:length])
+        self._last_head = parse_response_head(data[:length])
+        self._last_octets = data[:length] if length <= REMEMBERED_HEAD else b""
+        return self._last_head
 
     async def _first_octets(self) -> bytes:
         """The beginning of an answer, which is never there as soon as the request is sent."""

@@ -14,7 +14,7 @@ import contextlib
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -185,24 +185,7 @@ async def serve(
         policy = _resource_policy(database, rego)
         broker = _make_broker(settings, service, resources, policy, decided)
         parts = _make_parts(settings, service, broker)
-        app = make_app(parts)
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            handle_signals=False,
-            keepalive_timeout=settings.idle_s,
-            lingering_time=_LINGER_S,
-            auto_decompress=False,
-            max_field_size=MAX_HEADER_FIELD,
-            max_headers=MAX_HEADERS,
-            shutdown_timeout=_DRAIN_S,
-        )
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        server = await _listen(runner, settings.listen, settings.idle_s)
-        stack.callback(server.close)
-        address, port = server.sockets[0].getsockname()[:2]
-        url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+        url = await stack.enter_async_context(_http_endpoint(settings, parts))
         if settings.grpc is not None:
             await stack.enter_async_context(grpc_endpoint(settings.grpc, _grpc_parts(parts)))
         log.info("trustee listening url=%s state=%s", url, settings.state)
@@ -329,6 +312,32 @@ def _grpc_parts(parts: Parts) -> GrpcParts:
     return GrpcParts(
         parts.attestation, parts.challenger, parts.status, parts.clock, parts.deadline_s
     )
+
+
+@contextlib.asynccontextmanager
+async def _http_endpoint(settings: TrusteeSettings, parts: Parts) -> AsyncIterator[str]:
+    """Answer over HTTP for the block; yields the base URL."""
+    runner = web.AppRunner(
+        make_app(parts),
+        access_log=None,
+        handle_signals=False,
+        keepalive_timeout=settings.idle_s,
+        lingering_time=_LINGER_S,
+        auto_decompress=False,
+        max_field_size=MAX_HEADER_FIELD,
+        max_headers=MAX_HEADERS,
+        shutdown_timeout=_DRAIN_S,
+    )
+    await runner.setup()
+    try:
+        server = await _listen(runner, settings.listen, settings.idle_s)
+        try:
+            address, port = server.sockets[0].getsockname()[:2]
+            yield f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+        finally:
+            server.close()
+    finally:
+        await runner.cleanup()
 
 
 async def _listen(runner: web.AppRunner, listen: Endpoint, idle_s: float) -> asyncio.Server:

@@ -315,7 +315,7 @@ def _check_chunked(
     codings = [value for name, value in fields if name == b"transfer-encoding"]
     if version == b"1.0":
         raise refusal("a transfer coding in an HTTP/1.0 message")
-    if any(name == b"content-length" for name, _ in fields):
+    if b"content-length" in dict(fields):
         raise refusal("Content-Length beside Transfer-Encoding")
     if len(codings) > 1 or codings[0].lower() != b"chunked":
         raise unknown_coding("a transfer coding other than chunked, once")

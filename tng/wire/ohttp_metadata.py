@@ -15,6 +15,7 @@ is authenticated: a claimed key counts only when the request opens in HPKE's aut
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -29,6 +30,9 @@ LENGTH_SIZE: Final = 4
 """Octets of the length in front."""
 DEFAULT_PROVIDER: Final = "coco"
 """What an empty `as_provider` means."""
+
+_ANONYMOUS_SIZE: Final = 40  # octets: a marker and a key of 32; no token fits
+_MAX_ANONYMOUS: Final = 256  # keys that one egress has in its life and its clients remember
 
 _NO_AUTH, _ATTESTED, _HINT = 1, 2, 3
 _TOKEN, _PUBLIC_KEY, _PROVIDER = 1, 2, 3
@@ -147,9 +151,17 @@ def take_metadata(buffer: bytearray) -> Metadata | None:
     end = LENGTH_SIZE + length
     if len(buffer) < end:
         return None
-    metadata = parse_metadata(bytes(buffer[LENGTH_SIZE:end]))
+    encoded = bytes(buffer[LENGTH_SIZE:end])
+    # An anonymous client says the same before each of its requests to one key.
+    parse = _parse_anonymous if length <= _ANONYMOUS_SIZE else parse_metadata
+    metadata = parse(encoded)
     del buffer[:end]
     return metadata
+
+
+@functools.lru_cache(maxsize=_MAX_ANONYMOUS)
+def _parse_anonymous(encoded: bytes) -> Metadata:
+    return parse_metadata(encoded)
 
 
 def _dump_client(client: AttestedKey) -> bytes:

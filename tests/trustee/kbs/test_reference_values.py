@@ -134,3 +134,23 @@ def test_signed_values_are_not_taken_as_plain_ones_by_another_name(store):
     with pytest.raises(TrusteeRequestError) as caught:
         register(store, message([item("m")], {"m": manifest()}, "Sample"))
     assert caught.value.http_status == 501
+
+
+def plain(values):
+    payload = base64.b64encode(json.dumps(values).encode()).decode()
+    return {"version": "0.1.0", "type": "sample", "payload": payload}
+
+
+def test_what_grows_too_large_by_merging_is_refused(store):
+    register(store, plain({"a": ["x" * 40_000]}))
+    with pytest.raises(TrusteeRequestError, match="more than 65536 characters"):
+        register(store, plain({"a": ["y" * 40_000]}))
+    assert query(store) == {"a": ["x" * 40_000]}
+
+
+def test_the_number_of_names_is_bounded_over_all_messages(store):
+    register(store, plain({f"a{n}": 1 for n in range(10_000)}))
+    with pytest.raises(TrusteeRequestError, match="more than 10000"):
+        register(store, plain({"b": 1}))
+    register(store, plain({"a0": 2}))
+    assert len(query(store)) == 10_000

@@ -115,7 +115,8 @@ class TdxJudge:
             return await self._collateral.collateral_for(quote), None
         if self._platform is None:
             raise UntrustedPeerError(
-                "the quote comes from a TDX platform in software, expected one of Intel's",
+                "the quote comes from a TDX platform in software, expected one of Intel's; for "
+                "trials, name the platform in verify.simulated_platform",
                 code=ErrorCode.SIMULATED_EVIDENCE,
             )
         return self._platform.collateral(int(self._clock.now())), self._platform.root_der

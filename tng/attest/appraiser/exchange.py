@@ -78,7 +78,7 @@ class HttpExchange:
                 "the request cannot be sent: a name or value in as_headers is not allowed in HTTP"
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
-            raise AppraiserError(f"{str(exc) or type(exc).__name__:.200}") from exc
+            raise AppraiserError(_words(exc)) from exc
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -150,6 +150,23 @@ async def _read(response: httpx.Response, limit: int) -> bytes:
         if len(body) > MAX_ERROR_BODY and not response.is_success:
             break
     return bytes(body)
+
+
+def _words(error: Exception) -> str:
+    """What went wrong: of TLS its own words, which the library wraps in errors that have none."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    match cause:
+        case ssl.SSLCertVerificationError():
+            return (
+                f"its TLS certificate was not accepted: {cause.verify_message:.200} "
+                "(further roots can be named in SSL_CERT_FILE)"
+            )
+        case ssl.SSLError():
+            return f"TLS failed: {cause.reason or cause!s:.200}"
+        case _:
+            return f"{str(error) or type(error).__name__:.200}"
 
 
 def _unwanted(what: str) -> AppraiserError:

@@ -86,7 +86,10 @@ def open_envelope(
     if envelope.kind not in kinds:
         raise ValueError(f"payloadType is {envelope.kind!r:.80}, expected {' or '.join(kinds)}")
     if not keys:
-        raise ValueError("signed, but no public key is trusted to sign reference values")
+        raise ValueError(
+            "signed, but no public key is trusted to sign reference values: name files in "
+            "trusted_keys_paths"
+        )
     if len(keys) > MAX_KEYS:
         raise ValueError(f"more than {MAX_KEYS} trusted keys")
     if not any(_verifies(envelope, s, key) for s in envelope.signatures for key in keys):

@@ -2,7 +2,8 @@
 
 Sections of the configuration and trusted keys go in, `{NAME: VALUES}` comes out.  Source: the
 types `sample`, `slsa` and `release_manifest` of TNG 2.12.  `sample` are plain values that the
-operator vouches for; the others are signed, and the signer must be one of the trusted keys.
+operator vouches for; the others are signed, and the signer must be one of the trusted keys: those
+of the section (`trusted_keys_paths`), and those that the caller trusts for all sections.
 
 Invariant: a value that the operator did not write himself is signed by a key that he named.
 """
@@ -33,7 +34,8 @@ def load_reference_values(
 
     Args:
         sections: `reference_values`.
-        keys: trusted to sign those of the types `slsa` and `release_manifest`.
+        keys: trusted beside each section's own to sign those of the types `slsa` and
+            `release_manifest`.
 
     Raises:
         ConfigError: a file that cannot be read, no such values, or a signature that is missing or
@@ -71,11 +73,19 @@ def _section_values(section: ReferenceValues, keys: Sequence[PublicKey], where: 
         if section.type == "sample":
             return check_values(document, where)
         folder = Path(section.payload.path or ".").parent
+        trusted = (*keys, *_own_keys(section, where))
         return list_values(
-            document, lambda path: _read(str(folder / path), MAX_DOCUMENT, where), keys, where
+            document, lambda path: _read(str(folder / path), MAX_DOCUMENT, where), trusted, where
         )
     except ValueError as exc:
         raise ConfigError([f"{where}: {exc}"]) from exc
+
+
+def _own_keys(section: ReferenceValues, where: str) -> tuple[PublicKey, ...]:
+    try:
+        return load_keys(section.trusted_keys_paths)
+    except ConfigError as exc:
+        raise ConfigError([f"{where}.trusted_keys_paths: {line}" for line in exc.problems]) from exc
 
 
 def _document(payload: ReferencePayload, where: str) -> dict[str, Json]:

@@ -129,10 +129,8 @@ class OhttpFlow:
         if destination is None:
             refuse_loops(request.head.fields)
             destination, target, host = read_target(target, request.head.fields)
-            request.head.fields[:] = [
-                (b"host", host),
-                *(field for field in request.head.fields if field[0] != b"host"),
-            ]
+            fields = [field for field in request.head.fields if field[0] != b"host"]
+            request.head = request.head._replace(fields=[(b"host", host), *fields])
         elif not target.startswith((b"/", b"*")):
             target = read_target(target, request.head.fields)[1]
         if not self._router.is_tunnelled(destination):
