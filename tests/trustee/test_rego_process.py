@@ -81,6 +81,11 @@ def _error_of(process):
     return "evaluated"
 
 
+def test_a_question_waits_for_others_no_longer_than_its_own_time():
+    with RegoProcess(limit_s=0.05) as process, process._lock:
+        assert _error_of(process).startswith("not begun within 0.05 s")
+
+
 @pytest.mark.slow
 def test_after_an_end_in_mid_evaluation_the_next_question_is_answered():
     with RegoProcess() as process:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from tng.attest.appraiser.base import Appraiser
-from tng.attest.appraiser.factory import USER_AGENT, make_appraiser
-from tng.attest.appraiser.ita import DEFAULT_API, ItaAppraiser
+from tng.attest.appraiser.factory import make_appraiser, make_ita_appraiser
+from tng.attest.appraiser.ita import ItaAppraiser
 from tng.attest.evidence import COCO, ITA, CocoToken, Evidence, ItaToken, Token
 from tng.errors import ConfigError, LocalProtocolError
 from tng.wire.ita_evidence import ItaEvidence
@@ -29,12 +29,13 @@ def make_issuer(attest: Attest) -> AnyAppraiser | None:
     """The service that makes our tokens; None in the model background_check.
 
     Raises:
-        ConfigError: it has no address, or is of a kind that this version does not know.
+        ConfigError: it has no address, no key where it wants one, or is of a kind that this
+            version does not know.
     """
     if attest.model == "background_check":
         return None
     if attest.as_provider == "ita":
-        return ItaAppraiser(attest.as_addr or DEFAULT_API, attest.api_key, user_agent=USER_AGENT)
+        return make_ita_appraiser(attest, "attest")
     appraiser = make_appraiser(attest, "attest")
     if appraiser is None:
         raise ConfigError(["attest.as_addr: a passport needs the URL of an attestation service"])

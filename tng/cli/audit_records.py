@@ -8,6 +8,7 @@ Invariant: a record holds digests, names and verdicts; what looks like a credent
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import TYPE_CHECKING
 
 from tng import __version__
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from tng.attest.verifier.judgements import Judged
     from tng.clock import Clock
+    from tng.gateway.entries import Trust
     from tng.observe.audit import AuditLog
     from tng.observe.audit_chain import Json, Record
     from tng.trustee.decisions import Decision
@@ -44,6 +46,29 @@ def opened(path: Path, clock: Clock, command: str) -> Iterator[AuditLog]:
             yield audit
         finally:
             audit.write(_life("stopped", command, clock))
+
+
+@contextlib.contextmanager
+def audited(path: Path | None, clock: Clock, command: str) -> Iterator[Trust]:
+    """What makes a gateway's judges, for the block: they write into the audit log, if there is one.
+
+    Args:
+        path: of the file; None for no audit log.
+        clock: the time of day.
+        command: who writes, e.g. "launch".
+
+    Raises:
+        StartError: as `opened`.
+    """
+    from tng.cli.collateral import judge_with_surroundings
+    from tng.gateway.entries import Trust
+
+    if path is None:
+        yield Trust(make_verifier=judge_with_surroundings)
+        return
+    with opened(path, clock, command) as audit:
+        make = functools.partial(judge_with_surroundings, on_decision=on_judgement(audit))
+        yield Trust(make_verifier=make)
 
 
 def judgement(judged: Judged) -> Record:

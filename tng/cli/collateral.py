@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tng.attest.tdx.collateral_settings import CollateralSettings
     from tng.attest.verifier.base import StatementVerifier
+    from tng.attest.verifier.judgements import OnDecision
     from tng.clock import Clock
     from tng.config.model import Verify
 
@@ -27,16 +28,24 @@ QCNL_FILE: Final = Path("/etc/sgx_default_qcnl.conf")
 _MAX_QCNL: Final = 64 * 1024  # characters; the one that Intel ships has 2,000
 
 
-def judge_with_surroundings(sections: tuple[Verify, ...], clock: Clock) -> StatementVerifier:
+def judge_with_surroundings(
+    sections: tuple[Verify, ...], clock: Clock, on_decision: OnDecision | None = None
+) -> StatementVerifier:
     """`make_any_verifier`, with the settings of this machine.
+
+    Args:
+        sections: of one entry.
+        clock: the time of day.
+        on_decision: told of every judgement; None for nobody.
 
     Raises:
         ConfigError: see `make_any_verifier`; or the settings cannot be used.
     """
     from tng.attest.verifier.factory import make_any_verifier
+    from tng.attest.verifier.judgements import forget
 
     settings = settings_for(sections, os.environ, QCNL_FILE)
-    return make_any_verifier(sections, clock, settings)
+    return make_any_verifier(sections, clock, settings, on_decision or forget)
 
 
 def settings_for(

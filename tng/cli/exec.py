@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import pathlib
 import sys
 from typing import TYPE_CHECKING
 
-from tng.cli.collateral import judge_with_surroundings
 from tng.cli.exec_library import child_environment, find_library
 from tng.cli.exec_program import check_reach, find_program
-from tng.cli.launch import add_config_arguments, read_config
+from tng.cli.launch import add_audit_argument, add_config_arguments, read_config
 from tng.errors import ConfigError, StartError, TngError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def add_parser(commands: Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_config_arguments(parser)
+    add_audit_argument(parser)
     parser.add_argument(
         "program", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="what to run"
     )
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise StartError(f"tng exec needs Linux; this is {sys.platform}")
     library = find_library(os.environ)
     check_reach(find_program(command[0], os.environ), library, os.environ)
-    return _run(config, command, str(library))
+    return _run(config, command, str(library), arguments.audit_log)
 
 
 def prepare_exec_config(text: str) -> TngConfig:
@@ -88,18 +89,21 @@ def prepare_exec_config(text: str) -> TngConfig:
     return with_ports(config)
 
 
-def _run(config: TngConfig, command: list[str], library: str) -> int:
+def _run(
+    config: TngConfig, command: list[str], library: str, audit_log: pathlib.Path | None
+) -> int:
     import trio
 
+    from tng.cli.audit_records import audited
     from tng.cli.exec_child import run_beside
     from tng.clock import SystemClock
     from tng.gateway.app import Gateway
-    from tng.gateway.entries import Trust
 
-    gateway = Gateway(config, SystemClock(), Trust(make_verifier=judge_with_surroundings))
+    clock = SystemClock()
     environment = child_environment(config, os.environ, library)
     try:
-        return trio.run(run_beside, gateway, command, environment)
+        with audited(audit_log, clock, "exec") as trust:
+            return trio.run(run_beside, Gateway(config, clock, trust), command, environment)
     except BaseExceptionGroup as group:
         known = group.subgroup(TngError)
         if known is None:

@@ -9,7 +9,6 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Final
 
-from tng.cli.collateral import judge_with_surroundings
 from tng.errors import ConfigError, TngError
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ def add_parser(commands: Subparsers) -> None:
         default=1,
         help="processes that share ports, verdicts, certificates (default 1; auto: one per core)",
     )
+    add_audit_argument(parser)
     parser.set_defaults(run=run)
 
 
@@ -63,6 +63,16 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> Source:
     source.add_argument("-c", "--config-file", metavar="FILE", help="configuration file (JSON)")
     source.add_argument("--config-content", metavar="JSON", help="the configuration itself")
     return source
+
+
+def add_audit_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the audit log."""
+    parser.add_argument(
+        "--audit-log",
+        metavar="FILE",
+        type=pathlib.Path,
+        help="append a record of every judgement of a peer here; see `tng audit`",
+    )
 
 
 def read_config(arguments: argparse.Namespace) -> str:
@@ -97,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.worker_link is not None:
             _run_worker(arguments.worker_link)
         elif arguments.workers == 1:
-            _run_alone(read_config(arguments))
+            _run_alone(read_config(arguments), arguments.audit_log)
         else:
             _run_supervisor(arguments)
     except BaseExceptionGroup as group:
@@ -151,31 +161,34 @@ def _calm_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def _run_alone(content: str) -> None:
+def _run_alone(content: str, audit_log: pathlib.Path | None) -> None:
     import trio
 
+    from tng.cli.audit_records import audited
     from tng.clock import SystemClock
     from tng.config.loader import prepare_config
     from tng.gateway.app import Gateway
-    from tng.gateway.entries import Trust
 
     _calm_collector()
-    trust = Trust(make_verifier=judge_with_surroundings)
-    trio.run(Gateway(prepare_config(content), SystemClock(), trust).run)
+    config, clock = prepare_config(content), SystemClock()
+    with audited(audit_log, clock, "launch") as trust:
+        trio.run(Gateway(config, clock, trust).run)
 
 
 def _run_supervisor(arguments: argparse.Namespace) -> None:
     import trio
 
+    from tng.cli.audit_records import audited
     from tng.clock import SystemClock
-    from tng.gateway.entries import Trust
     from tng.gateway.workers.process import starter
     from tng.gateway.workers.supervisor import Supervisor
 
     start = starter(worker_command(arguments))
     content = read_config(arguments)
-    trust = Trust(make_verifier=judge_with_surroundings)
-    trio.run(Supervisor(content, arguments.workers, start, SystemClock(), trust).run)
+    clock = SystemClock()
+    # The supervisor judges for all workers, so it alone writes.
+    with audited(arguments.audit_log, clock, "launch") as trust:
+        trio.run(Supervisor(content, arguments.workers, start, clock, trust).run)
 
 
 def _run_worker(descriptor: int) -> None:

@@ -23,7 +23,11 @@ from tng.observe.options import LogFlags, log_options
 
 _COMMANDS: Final = (launch, execute, demo, trustee, config, verify, audit, tools)
 
-_EPILOG: Final = """\
+_EXIT_STATUS: Final = (
+    "exit status: 0 clean, 1 failed, 2 wrong configuration or usage, 130 interrupted"
+)
+
+_EPILOG: Final = f"""\
 `tng COMMAND --help` describes each command; log options stand before the command.
 
 environment:
@@ -31,7 +35,7 @@ environment:
   TNG_LOG_FORMAT, TNG_LOG_ERROR_FILE, TNG_LOG_ROLLING, TNG_LOG_MAX_SIZE, TNG_LOG_MAX_BACKUPS
                         override the option of that name
 
-exit status: 0 clean, 1 failed, 2 wrong configuration or usage, 130 interrupted
+{_EXIT_STATUS}
 """
 
 
@@ -39,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
     parser = make_parser()
     options = parser.parse_args(arguments)
+    _silence_grpc(options.command)
     # The library's remark on an odd name in a certificate: a peer wrote that name, and a peer
     # shall not write to our standard error.
     warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning)
@@ -96,7 +101,30 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
     for command in _COMMANDS:
         command.add_parser(commands)
+    for below in commands.choices.values():
+        _add_exit_status(below)
     return parser
+
+
+def _add_exit_status(parser: argparse.ArgumentParser) -> None:
+    """Have the help of a command, and of all below it, end with what its exit status means."""
+    told = f"{parser.description or ''} {parser.epilog or ''}".lower()
+    if "exit status" not in told:
+        parser.epilog = f"{parser.epilog}\n{_EXIT_STATUS}" if parser.epilog else _EXIT_STATUS
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public way to its subparsers
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for below in action.choices.values():
+                _add_exit_status(below)
+
+
+def _silence_grpc(command: str) -> None:
+    """Keep grpcio's native lines out of our output, unless the operator has set their level.
+
+    The library reads the variable when it is loaded, and offers no other way.  A program under
+    `tng exec` inherits our environment, which is not ours to change.
+    """
+    if command != "exec":
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def _log_flags(options: argparse.Namespace) -> LogFlags:

@@ -1,5 +1,6 @@
 """`tng verify HOST:PORT`: judge a live egress and print every check; nothing is sent to it.
 
+A `verify` section, or a list of which the peer must satisfy any, goes in as in a configuration.
 Exit status 0 if the peer is accepted, 1 if it is refused or cannot be judged.
 """
 
@@ -48,7 +49,9 @@ def add_parser(commands: Subparsers) -> None:
         "--allow-simulated", action="store_true", help="DANGER: accept simulated evidence"
     )
     parser.add_argument(
-        "--verify", metavar="JSON", help="a whole `verify` section, instead of the options above"
+        "--verify",
+        metavar="JSON",
+        help="a whole `verify` section, or a list of them, instead of the options above",
     )
     parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
     parser.set_defaults(run=run)
@@ -64,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     endpoint = _endpoint(arguments.endpoint)
     clock = SystemClock()
-    verifier = judge_with_surroundings((_verify_section(arguments),), clock)
+    verifier = judge_with_surroundings(_verify_sections(arguments), clock)
     try:
         peer = trio.run(probe, endpoint, verifier, clock)
     except UntrustedPeerError as error:
@@ -86,8 +89,8 @@ def _endpoint(text: str) -> Endpoint:
         raise ConfigError([f"HOST:PORT: {exc}"]) from exc
 
 
-def _verify_section(arguments: argparse.Namespace) -> Verify:
-    """The `verify` section, checked exactly as in a configuration."""
+def _verify_sections(arguments: argparse.Namespace) -> tuple[Verify, ...]:
+    """The `verify` sections, checked exactly as in a configuration."""
     from tng.cli.ita_key import with_ita_key
     from tng.config.loader import prepare_config
 
@@ -110,7 +113,7 @@ def _verify_section(arguments: argparse.Namespace) -> Verify:
     config = prepare_config(
         json.dumps({"add_ingress": [{"http_proxy": {"proxy_listen": listen}, "verify": section}]})
     )
-    return config.add_ingress[0].verifiers[0]
+    return config.add_ingress[0].verifiers
 
 
 def _print_verdict(verdict: Verdict, *, as_json_text: bool) -> None:

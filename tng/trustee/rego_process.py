@@ -5,7 +5,7 @@ interpreter to itself while it evaluates, so that in this process one slow polic
 every client.  The process starts with the first question, is killed when one takes longer than
 `LIMIT_S`, and starts again with the next.
 
-Invariants: a question has one answer or a `RegoError`, within its time; nothing of one question is
+Invariants: a question has one answer or a `RegoError`, within twice its time, waiting included; nothing of one question is
 left for the next, because every evaluation has an engine of its own; one question at a time.
 
     with RegoProcess() as process:
@@ -94,13 +94,16 @@ class RegoProcess:
 
     def _ask(self, question: dict[str, object]) -> dict[str, Json]:
         line = json.dumps(question).encode() + b"\n"
-        with self._lock:
-            try:
-                answer = self._exchange(line)
-            except BaseException:
-                # What it would still say belongs to no later question.
-                self._end()
-                raise
+        if not self._lock.acquire(timeout=self._limit_s):
+            raise RegoError(f"not begun within {self._limit_s:g} s: other policies take too long")
+        try:
+            answer = self._exchange(line)
+        except BaseException:
+            # What it would still say belongs to no later question.
+            self._end()
+            raise
+        finally:
+            self._lock.release()
         if "error" in answer:
             raise RegoError(str(answer["error"]))
         return answer

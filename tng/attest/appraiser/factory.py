@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from urllib.parse import urlsplit
+
 from tng import __version__
+from tng.attest.appraiser.ita import DEFAULT_API, ItaAppraiser
 from tng.attest.appraiser.trustee_grpc import (
     TrusteeGrpcAppraiser,
     parse_address,
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 USER_AGENT: Final = f"tng-gateway/{__version__}"
 """What attestation services see of us."""
+
+_WANTS_KEY: Final = "trustauthority.intel.com"  # Intel's own service, in each of its regions
 
 
 def make_appraiser(section: Attest | Verify, where: str) -> Appraiser | None:
@@ -54,3 +59,26 @@ def make_appraiser(section: Attest | Verify, where: str) -> Appraiser | None:
                     f"got {provider} with {kind}"
                 ]
             )
+
+
+def make_ita_appraiser(section: Attest | Verify, where: str) -> ItaAppraiser:
+    """The client of Intel Trust Authority, at `as_addr` or at Intel's own address.
+
+    Args:
+        section: what names the service and the key.
+        where: what people call the section: "attest" or "verify".
+
+    Raises:
+        ConfigError: there is no key for a service that is known to want one.
+    """
+    url = section.as_addr or DEFAULT_API
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    # Whether a service at another address wants a key is for that service to say.
+    if section.api_key is None and f".{host}".endswith(f".{_WANTS_KEY}"):
+        raise ConfigError(
+            [
+                f"{where}.api_key: required key is missing: {host} answers nobody without one; "
+                "set it here, or in ITA_API_KEY of the environment"
+            ]
+        )
+    return ItaAppraiser(url, section.api_key, user_agent=USER_AGENT)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from tng.attest.statement import Statement
     from tng.attest.verifier.base import Examiner
+    from tng.attest.verifier.judgements import OnDecision
     from tng.clock import Clock
     from tng.verdict import Verdict
 
@@ -72,6 +73,10 @@ class AnyOfVerifier:
     def verdicts(self) -> Mapping[str, Verdict]:
         """See `Verifier.verdicts`."""
         return self._judgements.verdicts()
+
+    def record_with(self, on_decision: OnDecision) -> None:
+        """Have every judgement from now on told to `on_decision`."""
+        self._judgements.on_decision = on_decision
 
     def judged_nowait(self, certificate_der: bytes) -> AttestedPeer | None:
         """See `Verifier.judged_nowait`."""

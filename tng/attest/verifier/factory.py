@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tng.attest.appraiser.factory import make_appraiser
 from tng.attest.verifier.anchors import FetchedAnchors, PinnedAnchors, load_pinned
 from tng.attest.verifier.any_of import AnyOfVerifier
+from tng.attest.verifier.judgements import OnDecision, forget
 from tng.attest.verifier.trustee import TrusteeRules, TrusteeVerifier
 from tng.errors import ConfigError
 
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 
 def make_any_verifier(
-    sections: tuple[Verify, ...], clock: Clock, collateral: CollateralSettings | None = None
+    sections: tuple[Verify, ...],
+    clock: Clock,
+    collateral: CollateralSettings | None = None,
+    on_decision: OnDecision = forget,
 ) -> StatementVerifier:
     """The verifier for all `verify` sections of an entry: a peer must satisfy any one of them.
 
@@ -31,12 +35,15 @@ def make_any_verifier(
         sections: 1 or more, in the order in which they are tried.
         clock: the time of day.
         collateral: where the builtin service has it from; None for Intel's own service.
+        on_decision: told of every judgement.
 
     Raises:
         ConfigError: one of them cannot be served (see `make_verifier`); all such are named.
     """
     if len(sections) == 1:
-        return make_verifier(sections[0], clock, collateral)
+        only = make_verifier(sections[0], clock, collateral)
+        only.record_with(on_decision)
+        return only
     verifiers, problems = [], []
     for index, section in enumerate(sections):
         try:
@@ -45,7 +52,9 @@ def make_any_verifier(
             problems += [f"verify[{index}]: {problem}" for problem in exc.problems]
     if problems or not verifiers:
         raise ConfigError(problems or ["verify: expected at least one section, got none"])
-    return AnyOfVerifier(verifiers, clock)
+    any_of = AnyOfVerifier(verifiers, clock)
+    any_of.record_with(on_decision)
+    return any_of
 
 
 def make_verifier(

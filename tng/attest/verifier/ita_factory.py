@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tng.attest.appraiser.factory import USER_AGENT
-from tng.attest.appraiser.ita import DEFAULT_API, ItaAppraiser
+from tng.attest.appraiser.factory import USER_AGENT, make_ita_appraiser
 from tng.attest.verifier.ita import ItaVerifier
 from tng.attest.verifier.ita_keys import DEFAULT_PORTAL, ItaKeys
 from tng.attest.verifier.service import Rules
@@ -22,12 +21,11 @@ def make_ita(verify: Verify, clock: Clock) -> ItaVerifier:
     """The verifier for the section.
 
     Raises:
-        ConfigError: `ita_jwks_addr` is no https URL.
+        ConfigError: `ita_jwks_addr` is no https URL, or there is no key for a service that is
+            known to want one.
     """
     rules = Rules(verify.model, tuple(verify.policy_ids), verify.allow_simulated)
     keys = ItaKeys(verify.ita_jwks_addr or DEFAULT_PORTAL, user_agent=USER_AGENT)
-    appraiser = None
-    if rules.model == "background_check":
-        url = verify.as_addr or DEFAULT_API
-        appraiser = ItaAppraiser(url, verify.api_key, user_agent=USER_AGENT)
+    is_asked = rules.model == "background_check"
+    appraiser = make_ita_appraiser(verify, "verify") if is_asked else None
     return ItaVerifier(rules, appraiser, keys, clock)

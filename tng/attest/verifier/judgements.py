@@ -70,11 +70,14 @@ class Judgements:
     Args:
         clock: the time of day.
         on_decision: told of every examination that came to an end, before its outcome is used.
+
+    Attributes:
+        on_decision: as above; may be set until the first judgement.
     """
 
     def __init__(self, clock: Clock, on_decision: OnDecision = forget) -> None:
         self._clock = clock
-        self._on_decision = on_decision
+        self.on_decision = on_decision
         self._cache = VerdictCache(clock)
         self._flights: dict[bytes, _Flight] = {}
         self._verdicts: dict[str, Verdict] = {}
@@ -129,13 +132,13 @@ class Judgements:
             flight.outcome = exc
             flight.verdict = _verdict_of(exc, findings)
             self._keep(peer, flight.verdict)
-            self._on_decision(Judged(key, peer, flight.verdict, str(exc)))
+            self.on_decision(Judged(key, peer, flight.verdict, str(exc)))
             is_judged = isinstance(exc, UntrustedPeerError)
             event = "peer refused" if is_judged else "peer could not be judged"
             log.warning("%s peer=%s code=%s error=%s", event, peer, exc.code, exc)
             raise
         else:
-            self._on_decision(Judged(key, peer, attested.verdict, ""))
+            self.on_decision(Judged(key, peer, attested.verdict, ""))
             flight.outcome = attested
             self._cache.put(key, attested)
             self._keep(peer, attested.verdict)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tng.attest.strict_json import Json
+    from tng.attest.verifier.judgements import OnDecision
     from tng.attest.verifier.service_watch import ServiceWatch
     from tng.clock import Clock
     from tng.verdict import Verdict
@@ -109,6 +110,10 @@ class ServiceVerifier(abc.ABC):
     def verdicts(self) -> Mapping[str, Verdict]:
         """See `Verifier.verdicts`."""
         return self._judgements.verdicts()
+
+    def record_with(self, on_decision: OnDecision) -> None:
+        """Have every judgement from now on told to `on_decision`."""
+        self._judgements.on_decision = on_decision
 
     def judged_nowait(self, certificate_der: bytes) -> AttestedPeer | None:
         """See `Verifier.judged_nowait`."""
