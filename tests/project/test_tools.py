@@ -18,7 +18,10 @@ from packaging.requirements import Requirement
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPTS = [
-    *(f"tools/{name}" for name in ("balancer", "bench", "demo", "lock", "reference", "soak", "test")),
+    *(
+        f"tools/{name}"
+        for name in ("balancer", "bench", "demo", "lock", "reference", "soak", "test")
+    ),
     ".ci/run",
 ]
 BASH = shutil.which("bash")

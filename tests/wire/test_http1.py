@@ -84,9 +84,7 @@ class TestConnect:
         ],
     )
     def test_the_target_is_an_authority(self, target: bytes, destination: Endpoint) -> None:
-        assert connect_destination(target) == (
-            destination
-        )
+        assert connect_destination(target) == (destination)
 
     @pytest.mark.parametrize(
         "target", [b"/", b"example.org:x", b"a:0", b"a:70000", b"[::1", b"u@h:80", b":80"]

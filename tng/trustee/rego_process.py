@@ -5,8 +5,9 @@ interpreter to itself while it evaluates, so that in this process one slow polic
 every client.  The process starts with the first question, is killed when one takes longer than
 `LIMIT_S`, and starts again with the next.
 
-Invariants: a question has one answer or a `RegoError`, within twice its time, waiting included; nothing of one question is
-left for the next, because every evaluation has an engine of its own; one question at a time.
+Invariants: a question has one answer or a `RegoError`, within twice its time, waiting for others
+included; nothing of one question is left for the next, because every evaluation has an engine of
+its own; one question at a time.
 
     with RegoProcess() as process:
         policy = make_policy("mine", text, process.engine)

@@ -8,7 +8,6 @@ section names no service.  The builtin service is not here: it is no client, and
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
-
 from urllib.parse import urlsplit
 
 from tng import __version__

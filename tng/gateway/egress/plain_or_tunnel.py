@@ -149,9 +149,7 @@ class PlainOrTunnel:
 
         async def connect() -> SocketEnd:
             upstream = await self._dialer.connect(target)
-            log_access(
-                AccessRecord(client, self._listen, "direct_forward", target, upstream.local)
-            )
+            log_access(AccessRecord(client, self._listen, "direct_forward", target, upstream.local))
             return upstream
 
         exchange = PlainExchange(self._reactor, end, request, writer)
