@@ -108,6 +108,8 @@ def test_a_log_option_that_is_wrong_is_status_2(capfd) -> None:
         (["nowhere"], 2, "HOST:PORT"),
         (["127.0.0.1:1", "--verify", "{"], 2, "not JSON"),
         (["127.0.0.1:1", "--verify", '{"unknown": 1}'], 2, "unknown"),
+        (["127.0.0.1:1", "--verify", "[]"], 2, "at least 1 item"),
+        (["127.0.0.1:1", "--verify", '[{"as_provider": "ita"}]'], 2, "verify.api_key"),
     ],
 )
 def test_verify_says_in_one_line_what_stands_in_its_way(capfd, arguments, status, word) -> None:
@@ -123,9 +125,47 @@ def test_verify_makes_its_section_from_the_options() -> None:
     options = parser.parse_args(
         ["verify", "a:1", "--as-addr", "http://a/", "--policy-id", "p", "--allow-simulated"]
     )
-    section = verify._verify_section(options)
+    (section,) = verify._verify_sections(options)
     assert list(section.policy_ids) == ["p"]
     assert section.allow_simulated
+
+
+def test_verify_takes_sections_of_every_kind_and_gives_them_the_key(monkeypatch) -> None:
+    monkeypatch.setenv("ITA_API_KEY", "s3cret")
+    parser = argparse.ArgumentParser()
+    verify.add_parser(parser.add_subparsers())
+    remote = {"as_addr": "http://127.0.0.1:1", "policy_ids": ["default"]}
+    sections = [
+        {**remote, "as_type": "grpc"},
+        {"as_type": "builtin", "attestation_policy": {"type": "hardware_only"}},
+        {"as_provider": "ita"},
+        remote,
+    ]
+    options = parser.parse_args(["verify", "a:1", "--verify", json.dumps(sections)])
+    grpc, builtin, ita, restful = verify._verify_sections(options)
+    assert (grpc.as_type, builtin.as_type, ita.as_provider) == ("grpc", "builtin", "ita")
+    assert restful.as_type == "restful"
+    assert ita.api_key is not None
+    assert ita.api_key.reveal() == "s3cret"
+
+
+@pytest.mark.parametrize("given", [None, "DEBUG"])
+def test_the_grpc_library_is_silent_unless_the_operator_says_otherwise(
+    monkeypatch, capfd, given: str | None
+) -> None:
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    if given is not None:
+        monkeypatch.setenv("GRPC_VERBOSITY", given)
+    assert main(["config", "check", "--config-content", GOOD]) == 0
+    assert os.environ["GRPC_VERBOSITY"] == (given or "NONE")
+    capfd.readouterr()
+
+
+def test_a_program_under_exec_gets_an_environment_without_ours(monkeypatch, capfd) -> None:
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    assert main(["exec", "--config-content", "{", "--", "true"]) != 0
+    assert "GRPC_VERBOSITY" not in os.environ
+    capfd.readouterr()
 
 
 def test_what_ended_a_gateway_is_told_unless_a_bug_stands_beside_it() -> None:

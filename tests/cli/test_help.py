@@ -41,6 +41,7 @@ def test_help_is_printed(
     assert said.startswith(f"usage: {' '.join(('tng', *words))} ")
     assert all(len(line) <= 100 for line in said.splitlines())
     assert "worker-link" not in said
+    assert said.lower().count("exit status") >= 1
 
 
 @by_words

@@ -12,6 +12,9 @@ import contextlib
 import hashlib
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+
 from tng.attest.base64_text import decode_base64
 from tng.attest.certificate import EVIDENCE_OID
 from tng.attest.evidence import Evidence, Shown, Token, parse_evidence, provider_of, runtime_data_of
@@ -22,8 +25,6 @@ from tng.wire.dice import CocoEvidence
 from tng.wire.ohttp_keys import parse_key_config_list
 
 if TYPE_CHECKING:
-    from cryptography import x509
-
     from tng.attest.user_data import ServerUserData
 
 Parts: TypeAlias = dict[str, bytes | str]
@@ -59,7 +60,7 @@ def certificate_parts(der: bytes) -> Parts:
             "not_after": certificate.not_valid_after_utc.isoformat(),
         }
         extension = _extension(certificate)
-    except ValueError as exc:
+    except (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm) as exc:
         raise RemoteProtocolError(f"what the peer showed is no certificate: {exc}") from exc
     summary["shown"] = None
     parts: Parts = {}

@@ -74,8 +74,24 @@ class Netfilter(_Capture):
 class EgressNetfilter(_Capture):
     """Mode `netfilter` of an egress: TCP connections taken by REDIRECT rules."""
 
+    capture_dst: Annotated[list[CaptureDst], Field(max_length=_MAX_RULES), ObjectOrList()] = Field(
+        default_factory=list,
+        description="Addresses and ports of this machine to capture; absent: connections from "
+        "elsewhere are not captured.",
+    )
+    capture_cgroup: Annotated[list[Path], Field(max_length=_MAX_RULES)] = Field(
+        default_factory=list,
+        description="Senders on this machine whose connections are captured, by control group; "
+        "senders elsewhere have none, and are chosen by `capture_dst` alone.",
+    )
+    nocapture_cgroup: Annotated[list[Path], Field(max_length=_MAX_RULES)] = Field(
+        default_factory=list,
+        description="Senders on this machine whose connections are left alone, by control group.",
+    )
     capture_local_traffic: Flag = Field(
-        default=False, description="Whether connections from this machine are captured as well."
+        default=False,
+        description="Whether connections from this machine are captured as well; with "
+        "`capture_cgroup` those of its groups are, in any case.",
     )
 
     def faults(self) -> Iterator[Fault]:
@@ -112,7 +128,8 @@ class NetfilterUdp(_Capture):
     )
 
     def faults(self) -> Iterator[Fault]:
-        """The listener does not capture itself."""
+        """Rules can express it, and the listener does not capture itself."""
+        yield from _rule_faults(self)
         for number, rule in enumerate(self.capture_dst):
             last = rule.port_end or rule.port
             if self.listen_port and rule.port and last and rule.port <= self.listen_port <= last:
@@ -126,6 +143,14 @@ class NetfilterUdp(_Capture):
 class EgressNetfilterUdp(NetfilterUdp):
     """Mode `netfilter_udp` of an egress."""
 
+    capture_cgroup: Annotated[list[Path], Field(max_length=_MAX_RULES)] = Field(
+        default_factory=list,
+        description="Not used: where datagrams arrive, no rule knows the control group of their "
+        "sender.",
+    )
+    nocapture_cgroup: Annotated[list[Path], Field(max_length=_MAX_RULES)] = Field(
+        default_factory=list, description="Not used; see `capture_cgroup`."
+    )
     capture_local_traffic: Flag = Field(
         default=False, description="Whether datagrams from this machine are captured as well."
     )

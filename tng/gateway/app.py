@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Final
 
 import trio
@@ -26,7 +26,7 @@ from tng.gateway.control import ControlInterface
 from tng.gateway.entries import Entry, Serve, Services, Trust
 from tng.gateway.lifetime import run_until_signalled
 from tng.gateway.netfilter.capturing import Captures, captures_of
-from tng.gateway.netfilter.sockets import MarkedDialer, MarkedSockets
+from tng.gateway.netfilter.sockets import MarkedSockets
 from tng.tunnel.bridge import Bridge
 from tng.tunnel.dialer import Dialer
 from tng.tunnel.rats_tls.client import RatsTlsClient
@@ -68,12 +68,7 @@ class Gateway:
         self._reactor = Reactor()
         bridge = Bridge(self._reactor)
         self._captures = Captures(captures_of(config))
-        mark = self._captures.own_mark
-        dialer = (
-            Dialer(self._reactor, bridge)
-            if mark is None
-            else MarkedDialer(self._reactor, bridge, mark)
-        )
+        dialer = Dialer(self._reactor, bridge, self._captures.own_mark)
         services = Services(self._reactor, bridge, dialer, clock, trust or Trust())
         self._bridge = bridge
         self.entries = _entries(config, services)
@@ -162,6 +157,7 @@ class Gateway:
                 raise TngError("the data plane has failed; the log says why")
         finally:
             self._reactor.stop(_STOP_TIMEOUT_S)
+            self._unbind([listening for listening, _, _ in sockets])
             await self._captures.remove()  # now that no captured connection is left
 
     async def drain(self) -> None:
@@ -203,12 +199,16 @@ class Gateway:
                 if entry.datagrams is not None:
                     self._captures.led_to(f"{entry.path}.{entry.mode}", entry.datagrams.bind())
         except BaseException:
-            for listening, _, _ in bound:
-                listening.close()
-            for datagrams in self._datagrams:
-                datagrams.unbind()
+            self._unbind([listening for listening, _, _ in bound])
             raise
         return bound
+
+    def _unbind(self, sockets: Iterable[socket.socket]) -> None:
+        """Close what was bound, whether or not anybody has come to serve it.  Idempotent."""
+        for listening in sockets:
+            listening.close()
+        for datagrams in self._datagrams:
+            datagrams.unbind()
 
     async def _first_certificates(self) -> None:
         """Give attesters a moment: whoever connects first should find a certificate."""

@@ -28,7 +28,6 @@ from tng.config.ohttp import EgressOhttp
 from tng.dataplane.reactor import Reactor
 from tng.endpoint import Endpoint
 from tng.gateway.datagrams import DatagramEntry
-from tng.gateway.netfilter.sockets import MarkedDialer
 from tng.observe.metrics import EntryMeter, Side
 from tng.tunnel.bridge import Bridge
 from tng.tunnel.dialer import Dialer
@@ -41,9 +40,6 @@ if TYPE_CHECKING:
 
 Serve = Callable[[socket.socket, Endpoint], Coroutine[None, None, None]]
 """Serves one accepted TCP connection, given the client's address."""
-
-TargetOf = Callable[[socket.socket], Endpoint | None]
-"""The service for an accepted connection; None where it came by no way that was captured."""
 
 
 def make_source(attest: Attest, clock: Clock) -> Source:
@@ -167,7 +163,7 @@ def dialer_of(entry: Ingress | Egress, services: Services) -> Dialer:
     """What connects for an entry: with the mark that keeps its rules from capturing us."""
     if entry.netfilter is None:
         return services.dialer
-    return MarkedDialer(services.reactor, services.bridge, entry.netfilter.so_mark)
+    return Dialer(services.reactor, services.bridge, entry.netfilter.so_mark)
 
 
 def captured_at(capture: Netfilter | EgressNetfilter | NetfilterUdp) -> Endpoint:

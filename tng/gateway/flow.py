@@ -190,7 +190,7 @@ class Flow:
         """Log that both ends are connected."""
         log_access(
             AccessRecord(
-                *_addresses(client),
+                *addresses_of(client),
                 self._mode,
                 destination,
                 opened.local,
@@ -203,13 +203,13 @@ class Flow:
         """Count and log that the destination was not reached."""
         self.meter.cx_failed += 1
         tunnelled = self._router.is_tunnelled(destination)
-        log_access(AccessRecord(*_addresses(client), self._mode, destination, encrypted=tunnelled))
+        log_access(AccessRecord(*addresses_of(client), self._mode, destination, encrypted=tunnelled))
         log.warning("not connected dst=%s code=%s: %s", destination, error.code, error)
 
     def unrouted(self, client: PlainEnd, error: TngError) -> None:
         """Count and log a client that failed before its destination was known."""
         self.meter.cx_failed += 1
-        log_access(AccessRecord(*_addresses(client), self._mode))
+        log_access(AccessRecord(*addresses_of(client), self._mode))
         log.info("request refused client=%s code=%s: %s", client.label, error.code, error)
 
     def cut(self, client: PlainEnd, destination: Endpoint, error: TngError) -> None:
@@ -219,7 +219,7 @@ class Flow:
         )
 
 
-def _addresses(client: PlainEnd) -> tuple[Endpoint | str, Endpoint | str]:
+def addresses_of(client: PlainEnd) -> tuple[Endpoint | str, Endpoint | str]:
     """Both addresses of a client; a connection that it has reset has none any more."""
     try:
         return client.remote, client.local

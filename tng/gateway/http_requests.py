@@ -1,4 +1,4 @@
-"""The requests of one HTTP/1 connection, one after another, whoever answers them.
+"""The requests of HTTP/1 connections, one after another, whoever answers them.
 
 In: a client's connection and a way to answer one request.  Out: nothing; at the return the
 connection is closed, or reset.  Errors become answers in here, in one place for every kind of port.
@@ -12,7 +12,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from tng.dataplane.http_server import ClientLeftError, Request, ResponseWriter, ServerConnection
+from tng.dataplane.http_server import (
+    IDLE_TIMEOUT_S,
+    ClientLeftError,
+    Request,
+    ResponseWriter,
+    ServerConnection,
+)
 from tng.dataplane.plain import PlainEnd
 from tng.dataplane.reactor import Reactor
 from tng.errors import RequestRejectedError, TngError
@@ -39,35 +45,57 @@ class RequestHandler(NamedTuple):
     more: Callable[[Request], Fields] = lambda _: []
 
 
-async def serve_requests(
-    reactor: Reactor,
-    client: PlainEnd,
-    connection: ServerConnection,
-    handler: RequestHandler,
-    *,
-    idle_timeout_s: float,
-) -> None:
-    """Serve a connection to its end.
+class HttpClients:
+    """Serves the connections of one entry, and knows which of them are open.
 
     Args:
-        reactor: where it lives.
-        client: the connection.
-        connection: its requests.
-        handler: answers them.
-        idle_timeout_s: seconds between requests, from the second one on.
-
-    Raises:
-        NetError: the client went away; the connection is to be reset.
+        reactor: where they live.
+        first_timeout_s: seconds for a connection to begin its first request.
+        idle_timeout_s: seconds between requests.
     """
-    try:
-        while (request := await connection.next_request()) is not None:
-            connection.idle_timeout_s = idle_timeout_s
-            if not await _answer(reactor, client, connection, request, handler):
-                return
-        client.close()
-    except RequestRejectedError as error:
-        handler.refused(error)
-        await farewell(reactor, client, error_response(error))
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        *,
+        first_timeout_s: float = IDLE_TIMEOUT_S,
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
+    ) -> None:
+        self._reactor = reactor
+        self._first_timeout_s = first_timeout_s
+        self._idle_timeout_s = idle_timeout_s
+        self._open: set[ServerConnection] = set()
+
+    async def serve(self, client: PlainEnd, handler: RequestHandler) -> None:
+        """Serve a connection to its end.
+
+        Args:
+            client: the connection.
+            handler: answers its requests.
+
+        Raises:
+            NetError: the client went away; the connection is to be reset.
+        """
+        connection = ServerConnection(
+            self._reactor, client, idle_timeout_s=self._first_timeout_s
+        )
+        self._open.add(connection)
+        try:
+            while (request := await connection.next_request()) is not None:
+                connection.idle_timeout_s = self._idle_timeout_s
+                if not await _answer(self._reactor, client, connection, request, handler):
+                    return
+            client.close()
+        except RequestRejectedError as error:
+            handler.refused(error)
+            await farewell(self._reactor, client, error_response(error))
+        finally:
+            self._open.discard(connection)
+
+    def let_idle_go(self) -> None:
+        """End the connections that ask nothing now, and the others after their answer."""
+        for connection in list(self._open):
+            connection.let_idle_go()
 
 
 async def _answer(

@@ -30,11 +30,14 @@ class Dialer:
     Args:
         reactor: where the connections live.
         bridge: through which names are resolved.
+        mark: firewall mark of the connections, 1 or more, so that no rule captures them (Linux);
+            None for none.
     """
 
-    def __init__(self, reactor: Reactor, bridge: Bridge) -> None:
+    def __init__(self, reactor: Reactor, bridge: Bridge, mark: int | None = None) -> None:
         self._reactor = reactor
         self._bridge = bridge
+        self._mark = mark
 
     async def connect_socket(self, endpoint: Endpoint) -> socket.socket:
         """A connected, non-blocking socket, to be owned by the caller.
@@ -43,7 +46,9 @@ class Dialer:
             NetError: the name has no address, or no address answers within `CONNECT_TIMEOUT_S`.
         """
         addresses = await self._addresses(endpoint)
-        return await dial.connect_socket(self._reactor, addresses, CONNECT_TIMEOUT_S)
+        return await dial.connect_socket(
+            self._reactor, addresses, CONNECT_TIMEOUT_S, mark=self._mark
+        )
 
     async def connect(self, endpoint: Endpoint) -> PlainEnd:
         """A plain connection, to be closed by the caller.
@@ -51,8 +56,7 @@ class Dialer:
         Raises:
             NetError: see `connect_socket`.
         """
-        addresses = await self._addresses(endpoint)
-        return await dial.dial(self._reactor, addresses, CONNECT_TIMEOUT_S)
+        return PlainEnd(self._reactor, await self.connect_socket(endpoint))
 
     async def _addresses(self, endpoint: Endpoint) -> list[Address]:
         if endpoint.is_address:

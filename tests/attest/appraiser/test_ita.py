@@ -200,4 +200,5 @@ def test_only_a_passport_has_an_issuer_and_needs_its_address() -> None:
     assert make_issuer(Attest.model_construct()) is None
     with pytest.raises(ConfigError, match="as_addr"):
         make_issuer(Attest.model_construct(model="passport"))
-    assert make_issuer(Attest.model_construct(model="passport", as_provider="ita")) is not None
+    members = {"model": "passport", "as_provider": "ita", "api_key": Secret(KEY)}
+    assert make_issuer(Attest.model_construct(**members)) is not None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import json
 import socket
+import ssl
 import threading
 
 import pytest
 import trio
 
+from stage.certificates import self_signed, write_pem
 from tng.attest.appraiser.trustee_rest import TrusteeRestAppraiser
 from tng.errors import AppraiserError, ErrorCode, UntrustedPeerError
 from tng.wire.dice import CocoEvidence, HashAlgorithm
@@ -342,6 +345,34 @@ async def test_something_else_than_http_is_no_answer():
             async with _closing(TrusteeRestAppraiser(url, {}, user_agent="t")) as client:
                 call = client.appraise(EVIDENCE, [])
                 await failure(call, AppraiserError, ErrorCode.AS_UNREACHABLE)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("is_tls", "words"),
+    [
+        (True, "its TLS certificate was not accepted: self-signed certificate"),
+        (False, "TLS failed: WRONG_VERSION_NUMBER"),
+    ],
+)
+async def test_why_tls_failed_is_said(tmp_path, is_tls, words):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(write_pem(tmp_path, *self_signed("127.0.0.1")))
+
+    async def speak(stream):
+        if is_tls:
+            with contextlib.suppress(trio.BrokenResourceError):
+                await trio.SSLStream(stream, context, server_side=True).do_handshake()
+        else:
+            await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with trio.open_nursery() as nursery:
+        serve = functools.partial(trio.serve_tcp, speak, 0, host="127.0.0.1")
+        listeners = await nursery.start(serve)
+        url = f"https://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        async with _closing(TrusteeRestAppraiser(url, {}, user_agent="t")) as client:
+            error = await failure(client.probe(), AppraiserError, ErrorCode.AS_UNREACHABLE)
+        assert words in str(error)
         nursery.cancel_scope.cancel()
 
 

@@ -72,6 +72,22 @@ def test_an_inline_list_names_files_by_their_whole_path(
         load_reference_values(sections, (trusted,))
 
 
+def test_a_section_trusts_its_own_keys_and_no_other_sections(
+    tmp_path: pathlib.Path, seal, trusted
+) -> None:
+    bundle, key = tmp_path / "bundle.json", tmp_path / "key.pem"
+    bundle.write_text(json.dumps(seal(RELEASE, MANIFEST)))
+    key.write_bytes(trusted.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    without = section("slsa", type="inline", content=listed(str(bundle)))
+    with_key = without.model_copy(update={"trusted_keys_paths": [str(key)]})
+    assert load_reference_values([with_key]) == {"m": ["ab" * 32]}
+    with pytest.raises(ConfigError, match=r"^reference_values\[1\]: .*name files in trusted_keys"):
+        load_reference_values([with_key, without])
+    key.write_text("no key")
+    with pytest.raises(ConfigError, match=r"reference_values\[0\]\.trusted_keys_paths: key .*PEM"):
+        load_reference_values([with_key])
+
+
 @pytest.mark.parametrize(
     ("payload", "message"),
     [

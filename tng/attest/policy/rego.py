@@ -132,7 +132,10 @@ class RegorusEngine:
             engine.set_input_json(json.dumps(claims))
             answers = {rule: engine.eval_query_as_json(f"data.policy.{rule}") for rule in rules}
         except RuntimeError as exc:
-            raise RegoError(_first_words(exc)) from exc
+            # Without the cause, whose traceback would carry the engine out of its thread.
+            raise RegoError(_first_words(exc)) from None
+        finally:
+            del engine
         values = {rule: _value(answer) for rule, answer in answers.items()}
         return {rule: value[0] for rule, value in values.items() if value}
 
@@ -144,7 +147,8 @@ class RegorusEngine:
             if not _OWN_FUNCTION.search(text):
                 engine.add_policy("reference_values.rego", _REFERENCES)
         except RuntimeError as exc:
-            raise RegoError(_first_words(exc)) from exc
+            del engine
+            raise RegoError(_first_words(exc)) from None
         return engine
 
 

@@ -10,26 +10,26 @@ from tng.config.model import Egress
 from tng.config.ohttp import EgressOhttp
 from tng.endpoint import Endpoint
 from tng.gateway.datagrams import need_quic
-from tng.gateway.egress.hook import hook_listeners, moved_port
-from tng.gateway.egress.mapping import MappingEgress
-from tng.gateway.egress.netfilter import NetfilterEgress
+from tng.gateway.egress.delivery import Delivery, RouteOf, TunnelEgress
+from tng.gateway.egress.hook import ProgramDialer, watch_ports
+from tng.gateway.egress.routes import routes_of
 from tng.gateway.entries import (
     Entry,
     Serve,
     Services,
-    TargetOf,
-    captured_at,
     dialer_of,
     identity_of,
     verifier_of,
 )
 from tng.gateway.labels import labels_of
-from tng.gateway.netfilter.sockets import original_destination
 from tng.observe.metrics import EntryMeter
+from tng.tunnel.dialer import Dialer
 from tng.tunnel.rats_tls.server import RatsTlsServer
 
 if TYPE_CHECKING:
     from tng.gateway.egress.ohttp import OhttpEgress
+
+Listeners = list[tuple[Endpoint, Serve]]
 
 
 def build_egress(number: int, entry: Egress, services: Services) -> Entry:
@@ -44,25 +44,17 @@ def build_egress(number: int, entry: Egress, services: Services) -> Entry:
         services.reactor, services.bridge, multiplex, identity, verifier, services.clock
     )
     meter = EntryMeter(labels_of("egress", number, entry))
-    listeners: list[tuple[Endpoint, Serve]] = []
-    if entry.mapping is not None:
-        for rule in entry.mapping.rules:
-            for listen, target in rule.pairs():
-                mode = MappingEgress(
-                    services.reactor, server, services.dialer, listen, target, meter
-                )
-                listeners.append((listen, mode.serve))
-    if entry.hook is not None:
-        listeners += hook_listeners(entry.hook, services.reactor, server, services.dialer, meter)
-    if entry.netfilter is not None:
-        listen = captured_at(entry.netfilter)
-        captured = NetfilterEgress(
-            services.reactor, server, dialer_of(entry, services), listen, meter
-        )
-        listeners.append((listen, captured.serve))
+    dialer = _dialer_of(entry, services)
+    delivery = Delivery(services.reactor, dialer, entry.mode, meter)
+    listeners: Listeners = [
+        (listen, TunnelEgress(server, delivery, listen, route_of).serve)
+        for listen, route_of in routes_of(entry)
+    ]
     let_idle_go: Callable[[], None] = _nothing
     if entry.direct_forward:
-        listeners, let_idle_go = _let_plain_in(entry, listeners, services, meter)
+        listeners, let_idle_go = _let_plain_in(entry, listeners, services, dialer, meter)
+    if entry.hook is not None:
+        listeners = watch_ports(entry.hook, listeners, delivery)
     return Entry(
         "egress",
         number,
@@ -78,48 +70,34 @@ def build_egress(number: int, entry: Egress, services: Services) -> Entry:
 
 
 def _let_plain_in(
-    entry: Egress,
-    listeners: list[tuple[Endpoint, Serve]],
-    services: Services,
-    meter: EntryMeter,
-) -> tuple[list[tuple[Endpoint, Serve]], Callable[[], None]]:
+    entry: Egress, listeners: Listeners, services: Services, dialer: Dialer, meter: EntryMeter
+) -> tuple[Listeners, Callable[[], None]]:
     """The same ports, which now also take the plain requests of `direct_forward`."""
     from tng.gateway.egress.direct_forward import DirectForward  # starting costs what is used
     from tng.gateway.egress.plain_or_tunnel import PlainOrTunnel
 
     rules = DirectForward([rule.http_path for rule in entry.direct_forward or ()])
-    targets = dict(_targets(entry))
-    dialer = dialer_of(entry, services)
     doors = [
-        PlainOrTunnel(services.reactor, tunnel, rules, dialer, targets[listen], listen, meter)
-        for listen, tunnel in listeners
+        PlainOrTunnel(services.reactor, tunnel, rules, dialer, route_of, meter)
+        for (_, tunnel), (_, route_of) in zip(listeners, routes_of(entry), strict=True)
     ]
-    opened = [(listen, door.serve) for (listen, _), door in zip(listeners, doors, strict=True)]
 
     def let_idle_go() -> None:
         for door in doors:
             door.let_idle_go()
 
-    return list(opened), let_idle_go
+    return [(to, door.serve) for (to, _), door in zip(listeners, doors, strict=True)], let_idle_go
 
 
 def _nothing() -> None:
     """For entries whose connections end with their tunnels."""
 
 
-def _targets(entry: Egress) -> list[tuple[Endpoint, TargetOf]]:
-    """Listening addresses of an egress, and how to find the service of a connection to each."""
-    if entry.netfilter is not None:
-        return [(captured_at(entry.netfilter), original_destination)]
+def _dialer_of(entry: Egress, services: Services) -> Dialer:
+    """What connects to the service."""
     if entry.hook is not None:
-        moved = [moved_port(rule) for rule in entry.hook.capture_listen]
-        return [(port.listen, _always(port.target)) for port in moved]
-    rules = entry.mapping.rules if entry.mapping else ()
-    return [(listen, _always(target)) for rule in rules for listen, target in rule.pairs()]
-
-
-def _always(target: Endpoint) -> TargetOf:
-    return lambda _accepted: target
+        return ProgramDialer(services.reactor, services.bridge)
+    return dialer_of(entry, services)
 
 
 def _ohttp_egress(number: int, entry: Egress, settings: EgressOhttp, services: Services) -> Entry:
@@ -129,13 +107,14 @@ def _ohttp_egress(number: int, entry: Egress, settings: EgressOhttp, services: S
     meter = EntryMeter(labels_of("egress", number, entry))
     where = f"add_egress[{number}].ohttp.key"
     keys = services.trust.make_key_source(where, settings, services)
-    parts = ohttp_egress(
-        entry, settings, verifier, keys, services, dialer_of(entry, services), meter
-    )
-    listeners = [
-        (listen, _ohttp_server(parts.egress, listen, target_of))
-        for listen, target_of in _targets(entry)
+    dialer = _dialer_of(entry, services)
+    parts = ohttp_egress(entry, settings, verifier, keys, services, dialer, meter)
+    listeners: Listeners = [
+        (listen, _ohttp_server(parts.egress, route_of)) for listen, route_of in routes_of(entry)
     ]
+    if entry.hook is not None:
+        delivery = Delivery(services.reactor, dialer, entry.mode, meter)
+        listeners = watch_ports(entry.hook, listeners, delivery)
     return Entry(
         "egress",
         number,
@@ -152,9 +131,9 @@ def _ohttp_egress(number: int, entry: Egress, settings: EgressOhttp, services: S
     )
 
 
-def _ohttp_server(egress: OhttpEgress, listen: Endpoint, target_of: TargetOf) -> Serve:
+def _ohttp_server(egress: OhttpEgress, route_of: RouteOf) -> Serve:
     def serve(accepted: socket.socket, client: Endpoint) -> Coroutine[None, None, None]:
-        return egress.serve(accepted, client, listen, target_of(accepted))
+        return egress.serve(accepted, client, route_of(accepted))
 
     return serve
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from tng.dataplane.http_server import Request, ResponseWriter, ServerConnection
+from tng.dataplane.http_server import Request, ResponseWriter
 from tng.dataplane.http_upstream import SERVICE_IDLE_S, UpstreamPool
 from tng.dataplane.plain import PlainEnd
 from tng.dataplane.reactor import Reactor
@@ -24,8 +24,9 @@ from tng.dataplane.socket_end import SocketEnd
 from tng.endpoint import Endpoint
 from tng.errors import NetError, TngError
 from tng.gateway.egress.cors import CorsPolicy
+from tng.gateway.egress.delivery import Route
 from tng.gateway.egress.direct_forward import DirectForward
-from tng.gateway.http_requests import RequestHandler, serve_requests
+from tng.gateway.http_requests import HttpClients, RequestHandler
 from tng.gateway.plain_exchange import PlainExchange
 from tng.observe.access_log import AccessRecord, log_access
 from tng.observe.metrics import EntryMeter
@@ -93,28 +94,27 @@ class OhttpEgress:
         self._mode = mode
         self._meter = meter
         self._pool = UpstreamPool(reactor, SERVICE_IDLE_S)
-        self._open: set[ServerConnection] = set()
+        self._clients = HttpClients(
+            reactor, first_timeout_s=FIRST_REQUEST_S, idle_timeout_s=IDLE_S
+        )
 
-    async def serve(
-        self, accepted: socket.socket, client: Endpoint, listen: Endpoint, target: Endpoint | None
-    ) -> None:
+    async def serve(self, accepted: socket.socket, client: Endpoint, route: Route | None) -> None:
         """Serve one TCP connection.
 
         Args:
             accepted: the connection.
             client: the client's address.
-            listen: our own, for the access log.
-            target: the service; None if there is none for this connection.
+            route: where it goes; None if it was not captured.
         """
         end = PlainEnd(self._reactor, accepted, str(client))
-        if target is None:
+        if route is None:
             log.info("refused client=%s: it connected to the listener, not captured", client)
             end.abort()
             return
         self._meter.cx_total += 1
         self._meter.cx_active += 1
         try:
-            await self._serve(end, client, self._service(client, listen, target))
+            await self._serve(end, client, self._service(client, route))
         except NetError:
             end.abort()  # the client went away
         except BaseException:
@@ -128,8 +128,7 @@ class OhttpEgress:
     def let_idle_go(self) -> None:
         """End the connections that ask nothing now, and the others after their answer."""
         self._pool.drain()
-        for connection in list(self._open):
-            connection.let_idle_go()
+        self._clients.let_idle_go()
 
     async def _serve(self, end: PlainEnd, client: Endpoint, service: Service) -> None:
         async def answer(request: Request, writer: ResponseWriter) -> bool:
@@ -141,12 +140,7 @@ class OhttpEgress:
             log.warning("request not served client=%s code=%s: %s", client, error.code, error)
 
         handler = RequestHandler(answer, refused, _GENERIC, self._cors_fields)
-        connection = ServerConnection(self._reactor, end, idle_timeout_s=FIRST_REQUEST_S)
-        self._open.add(connection)
-        try:
-            await serve_requests(self._reactor, end, connection, handler, idle_timeout_s=IDLE_S)
-        finally:
-            self._open.discard(connection)
+        await self._clients.serve(end, handler)
 
     async def _dispatch(
         self,
@@ -173,31 +167,31 @@ class OhttpEgress:
         is_preflight = request.head.method == b"OPTIONS"
         return cors.fields(request.head.fields, is_preflight=is_preflight)
 
-    def _service(self, client: Endpoint, listen: Endpoint, target: Endpoint) -> Service:
+    def _service(self, client: Endpoint, route: Route) -> Service:
         async def connect() -> SocketEnd:
-            return await self._dialer.connect(target)
+            return await self._dialer.connect(route.target)
 
         return Service(
-            target,
+            route.target,
             connect,
             self._pool,
             self._rules.passthrough,
             self._rules.tells_address,
-            self._logger(client, listen, target),
+            self._logger(client, route),
             SERVER,
         )
 
     def _logger(
-        self, client: Endpoint, listen: Endpoint, target: Endpoint
+        self, client: Endpoint, route: Route
     ) -> Callable[[SocketEnd, Peer], None]:
         def on_connected(upstream: SocketEnd, peer: Peer) -> None:
             attested = isinstance(peer, AttestedPeer)
             log_access(
                 AccessRecord(
                     client,
-                    listen,
+                    route.listen,
                     self._mode,
-                    target,
+                    route.target,
                     upstream.local,
                     encrypted=True,
                     attested=attested,

@@ -12,24 +12,20 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Coroutine
 from typing import Final
 
 from tng.dataplane.first_octet import first_octet
-from tng.dataplane.http_server import (
-    IDLE_TIMEOUT_S,
-    Request,
-    ResponseWriter,
-    ServerConnection,
-)
+from tng.dataplane.http_server import Request, ResponseWriter
 from tng.dataplane.http_upstream import UpstreamPool
 from tng.dataplane.plain import PlainEnd
 from tng.dataplane.reactor import Reactor
 from tng.dataplane.socket_end import SocketEnd
 from tng.endpoint import Endpoint
 from tng.errors import NetError, RemoteProtocolError, RequestRejectedError, TngError
+from tng.gateway.egress.delivery import Route, RouteOf
 from tng.gateway.egress.direct_forward import DirectForward
-from tng.gateway.http_requests import RequestHandler, serve_requests
+from tng.gateway.entries import Serve
+from tng.gateway.http_requests import HttpClients, RequestHandler
 from tng.gateway.plain_exchange import PlainExchange
 from tng.observe.access_log import AccessRecord, log_access
 from tng.observe.metrics import EntryMeter
@@ -42,9 +38,6 @@ _TLS_HANDSHAKE: Final = b"\x16"
 
 log = logging.getLogger(__name__)
 
-Serve = Callable[[socket.socket, Endpoint], Coroutine[None, None, None]]
-"""Serves one accepted TCP connection, given the client's address."""
-
 
 class PlainOrTunnel:
     """Serves the connections of one listening port.
@@ -54,8 +47,7 @@ class PlainOrTunnel:
         tunnel: serves those that begin with TLS.
         rules: which plain requests are passed on.
         dialer: connects to the service.
-        target_of: the service for an accepted connection; None if there is none.
-        listen: our own address, for the access log.
+        route_of: where an accepted connection goes.
         meter: counts.
     """
 
@@ -65,19 +57,17 @@ class PlainOrTunnel:
         tunnel: Serve,
         rules: DirectForward,
         dialer: Dialer,
-        target_of: Callable[[socket.socket], Endpoint | None],
-        listen: Endpoint,
+        route_of: RouteOf,
         meter: EntryMeter,
     ) -> None:
         self._reactor = reactor
         self._tunnel = tunnel
         self._rules = rules
         self._dialer = dialer
-        self._target_of = target_of
-        self._listen = listen
+        self._route_of = route_of
         self._meter = meter
         self._pool = UpstreamPool(reactor)
-        self._open: set[ServerConnection] = set()
+        self._clients = HttpClients(reactor)
 
     async def serve(self, accepted: socket.socket, client: Endpoint) -> None:
         """Serve one TCP connection."""
@@ -93,14 +83,14 @@ class PlainOrTunnel:
         if first == _TLS_HANDSHAKE:
             await self._tunnel(accepted, client)
             return
-        target = self._target_of(accepted)
+        route = self._route_of(accepted)
         end = PlainEnd(self._reactor, accepted, str(client))
-        if target is None:
+        if route is None:
             log.info("refused client=%s: it connected to the listener, not captured", client)
             end.abort()
             return
         try:
-            await self._serve_plain(end, client, target)
+            await self._serve_plain(end, client, route)
         except NetError:
             end.abort()
         except BaseException:
@@ -110,12 +100,11 @@ class PlainOrTunnel:
     def let_idle_go(self) -> None:
         """End the plain connections that ask nothing now, and the others after their answer."""
         self._pool.drain()
-        for connection in list(self._open):
-            connection.let_idle_go()
+        self._clients.let_idle_go()
 
-    async def _serve_plain(self, end: PlainEnd, client: Endpoint, target: Endpoint) -> None:
+    async def _serve_plain(self, end: PlainEnd, client: Endpoint, route: Route) -> None:
         async def answer(request: Request, writer: ResponseWriter) -> bool:
-            await self._forward(end, client, request, writer, target)
+            await self._forward(end, client, request, writer, route)
             return True
 
         def refused(error: TngError) -> None:
@@ -123,14 +112,7 @@ class PlainOrTunnel:
             log.warning("plain request refused client=%s code=%s: %s", client, error.code, error)
 
         handler = RequestHandler(answer, refused, "HttpPlainTextForwardError")
-        connection = ServerConnection(self._reactor, end)
-        self._open.add(connection)
-        try:
-            await serve_requests(
-                self._reactor, end, connection, handler, idle_timeout_s=IDLE_TIMEOUT_S
-            )
-        finally:
-            self._open.discard(connection)
+        await self._clients.serve(end, handler)
 
     async def _forward(
         self,
@@ -138,7 +120,7 @@ class PlainOrTunnel:
         client: Endpoint,
         request: Request,
         writer: ResponseWriter,
-        target: Endpoint,
+        route: Route,
     ) -> None:
         if not self._rules.takes(request.head):
             raise RequestRejectedError(
@@ -148,9 +130,11 @@ class PlainOrTunnel:
             )
 
         async def connect() -> SocketEnd:
-            upstream = await self._dialer.connect(target)
-            log_access(AccessRecord(client, self._listen, "direct_forward", target, upstream.local))
+            upstream = await self._dialer.connect(route.target)
+            log_access(
+                AccessRecord(client, route.listen, "direct_forward", route.target, upstream.local)
+            )
             return upstream
 
         exchange = PlainExchange(self._reactor, end, request, writer)
-        await exchange.run(self._pool, target, connect, request.head.target, [])
+        await exchange.run(self._pool, route.target, connect, request.head.target, [])

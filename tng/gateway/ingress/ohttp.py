@@ -13,26 +13,22 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from tng.dataplane.http_server import (
-    IDLE_TIMEOUT_S,
-    Request,
-    ResponseWriter,
-    ServerConnection,
-)
+from tng.dataplane.http_server import Request, ResponseWriter
 from tng.dataplane.http_upstream import UpstreamPool
 from tng.dataplane.plain import PlainEnd
 from tng.dataplane.socket_end import SocketEnd
 from tng.endpoint import Endpoint
 from tng.errors import TngError
 from tng.gateway.farewell import farewell
-from tng.gateway.flow import Accepted, Flow
-from tng.gateway.http_requests import RequestHandler, serve_requests
+from tng.gateway.flow import Accepted, Flow, addresses_of
+from tng.gateway.http_requests import HttpClients, RequestHandler
+from tng.gateway.ingress.answered import AccessNotes, NotedExchange
 from tng.gateway.plain_exchange import PlainExchange
 from tng.gateway.replies import CONNECTED, error_response
 from tng.gateway.router import Router
 from tng.observe.access_log import AccessRecord, log_access
 from tng.tunnel.dialer import Dialer
-from tng.tunnel.ohttp.client import ClientExchange, OhttpClient, origin_target
+from tng.tunnel.ohttp.client import OhttpClient, origin_target
 from tng.wire.http1 import FORWARDED_BY_TNG, connect_destination, read_target, refuse_loops
 
 _GENERIC: Final = "CreateOHttpClientFailed"
@@ -63,7 +59,7 @@ class OhttpFlow:
         self._dialer = dialer
         self._mode = mode
         self._pool = UpstreamPool(plain.reactor)
-        self._open: set[ServerConnection] = set()
+        self._clients = HttpClients(plain.reactor)
 
     async def carry(self, accepted: Accepted) -> None:
         """Serve one client whose destination is known; see `Flow.carry`."""
@@ -92,16 +88,17 @@ class OhttpFlow:
     def let_idle_go(self) -> None:
         """End the connections that ask nothing now, and the others after their response."""
         self._pool.drain()
-        for connection in list(self._open):
-            connection.let_idle_go()
+        self._clients.let_idle_go()
 
     async def _serve(self, client: PlainEnd, destination: Endpoint | None) -> None:
+        notes = AccessNotes(client, self._mode)
+
         async def answer(request: Request, writer: ResponseWriter) -> bool:
             if destination is None and request.head.method == b"CONNECT":
                 to = connect_destination(request.head.target)
                 await self.carry(Accepted(client, to, CONNECTED, error_response))
                 return False
-            await self._dispatch(client, request, writer, destination)
+            await self._dispatch(client, request, writer, destination, notes)
             return True
 
         def refused(error: TngError) -> None:
@@ -109,14 +106,7 @@ class OhttpFlow:
             log.warning("request not served client=%s code=%s: %s", client.label, error.code, error)
 
         handler = RequestHandler(answer, refused, _GENERIC)
-        connection = ServerConnection(self.reactor, client)
-        self._open.add(connection)
-        try:
-            await serve_requests(
-                self.reactor, client, connection, handler, idle_timeout_s=IDLE_TIMEOUT_S
-            )
-        finally:
-            self._open.discard(connection)
+        await self._clients.serve(client, handler)
 
     async def _dispatch(
         self,
@@ -124,6 +114,7 @@ class OhttpFlow:
         request: Request,
         writer: ResponseWriter,
         destination: Endpoint | None,
+        notes: AccessNotes,
     ) -> None:
         target = origin_target(request)
         if destination is None:
@@ -136,7 +127,8 @@ class OhttpFlow:
         if not self._router.is_tunnelled(destination):
             await self._forward_plain(client, request, writer, destination, target)
             return
-        await ClientExchange(self._ohttp, client, request, destination, target, writer).run()
+        exchange = NotedExchange(self._ohttp, client, request, destination, target, writer)
+        await exchange.run_noted(notes, destination)
 
     async def _forward_plain(
         self,
@@ -148,9 +140,7 @@ class OhttpFlow:
     ) -> None:
         async def connect() -> SocketEnd:
             end = await self._dialer.connect(destination)
-            log_access(
-                AccessRecord(client.remote, client.local, self._mode, destination, end.local)
-            )
+            log_access(AccessRecord(*addresses_of(client), self._mode, destination, end.local))
             return end
 
         exchange = PlainExchange(self.reactor, client, request, writer)

@@ -13,12 +13,7 @@ from typing import Final, Protocol
 
 import trio
 
-from tng.dataplane import dial
-from tng.dataplane.plain import PlainEnd
-from tng.dataplane.reactor import Reactor
 from tng.endpoint import Endpoint
-from tng.tunnel.bridge import Bridge
-from tng.tunnel.dialer import CONNECT_TIMEOUT_S, Dialer
 
 _SO_ORIGINAL_DST: Final = 80  # linux/netfilter_ipv4.h; the socket module does not name it
 _SOCKADDR_IN: Final = struct.Struct("!2xH4s8x")
@@ -51,31 +46,6 @@ def original_destination(sock: socket.socket) -> Endpoint | None:
     port, address = _SOCKADDR_IN.unpack(raw)
     original = Endpoint(socket.inet_ntoa(address), port)
     return None if original == own else original
-
-
-class MarkedDialer(Dialer):
-    """A dialer whose connections no rule captures.
-
-    Args:
-        reactor: where the connections live.
-        bridge: through which names are resolved.
-        mark: firewall mark of the connections, 1 or more.
-    """
-
-    def __init__(self, reactor: Reactor, bridge: Bridge, mark: int) -> None:
-        super().__init__(reactor, bridge)
-        self._mark = mark
-
-    async def connect_socket(self, endpoint: Endpoint) -> socket.socket:
-        """As `Dialer.connect_socket`, marked."""
-        addresses = await self._addresses(endpoint)
-        return await dial.connect_socket(
-            self._reactor, addresses, CONNECT_TIMEOUT_S, mark=self._mark
-        )
-
-    async def connect(self, endpoint: Endpoint) -> PlainEnd:
-        """As `Dialer.connect`, marked."""
-        return PlainEnd(self._reactor, await self.connect_socket(endpoint))
 
 
 class MarkedSockets(trio.abc.SocketFactory):

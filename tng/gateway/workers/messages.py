@@ -136,7 +136,7 @@ def parse_credential(fields: Mapping[str, Json]) -> Credential:
     try:
         key = load_der_private_key(key_der, password=None)
         certificate = x509.load_der_x509_certificate(certificate_der)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm):
         # Not chained: the library's words may show what it was given.
         raise _unfit("credential that cannot be read") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):

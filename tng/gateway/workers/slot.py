@@ -176,7 +176,7 @@ class Slot:
         ours, theirs = socket.socketpair()
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         with theirs:
-            descriptors = [sock.fileno() for sock in self._sockets.values()]
+            descriptors = [sock.fileno() for each in self._sockets.values() for sock in each]
             if self._outfit.table is not None:
                 descriptors.append(self._outfit.table)
             try:
@@ -213,7 +213,10 @@ class Slot:
         news = self._outfit.news(link)
         carried: Object = {
             "config": self._outfit.config_text,
-            "sockets": {str(where): sock.fileno() for where, sock in self._sockets.items()},
+            "sockets": {
+                str(where): [sock.fileno() for sock in sockets]
+                for where, sockets in self._sockets.items()
+            },
             "table": self._outfit.table,
         }
         try:

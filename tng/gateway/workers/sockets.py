@@ -11,6 +11,7 @@ while it holds the address; the others follow.
 
 from __future__ import annotations
 
+import itertools
 import socket
 from typing import TYPE_CHECKING
 
@@ -21,15 +22,16 @@ if TYPE_CHECKING:
 
     from tng.endpoint import Endpoint
 
-Listening = dict["Endpoint", socket.socket]
-"""The sockets of one worker, by the address that the configuration names."""
+Listening = dict["Endpoint", list[socket.socket]]
+"""The sockets of one worker, by the address that the configuration names; as many for one address
+as entries that let the system choose a port (0), in the order of the entries."""
 
 
 def bind_for_workers(endpoints: Iterable[Endpoint], workers: int) -> list[Listening]:
     """Bind and listen on every address, once per worker.
 
     Args:
-        endpoints: where to listen; no two the same.
+        endpoints: where to listen; no two the same, but for those with port 0.
         workers: 1 or more.
 
     Raises:
@@ -38,11 +40,13 @@ def bind_for_workers(endpoints: Iterable[Endpoint], workers: int) -> list[Listen
     bound: list[Listening] = [{} for _ in range(workers)]
     try:
         for endpoint in endpoints:
-            first = bound[0][endpoint] = make_listening_socket(endpoint.host, endpoint.port)
+            first = make_listening_socket(endpoint.host, endpoint.port)
+            bound[0].setdefault(endpoint, []).append(first)
             port: int = first.getsockname()[1]
             first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             for sockets in bound[1:]:
-                sockets[endpoint] = make_listening_socket(endpoint.host, port, reuse_port=True)
+                shared = make_listening_socket(endpoint.host, port, reuse_port=True)
+                sockets.setdefault(endpoint, []).append(shared)
     except BaseException:
         close_all(bound)
         raise
@@ -52,6 +56,6 @@ def bind_for_workers(endpoints: Iterable[Endpoint], workers: int) -> list[Listen
 def close_all(bound: Iterable[Listening]) -> None:
     """Close every socket."""
     for sockets in bound:
-        for sock in sockets.values():
+        for sock in itertools.chain.from_iterable(sockets.values()):
             sock.close()
         sockets.clear()

@@ -108,8 +108,11 @@ class Supervisor:
         """Serve until cancelled; what is then in flight is cut.
 
         Raises:
-            StartError: an address cannot be bound, or workers die as fast as they are started.
+            StartError: capturing is not allowed, an address cannot be bound, or workers die as fast
+                as they are started.
         """
+        # What we ask services must not be captured by the workers' rules.
+        self._plan.prepare_capturing()
         endpoints = [to for entry in self.entries for to, _ in entry.listeners]
         self._sockets = bind_for_workers(endpoints, self._count)
         table = make_table(self._count) if self._shared.keys else None

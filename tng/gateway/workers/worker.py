@@ -164,13 +164,14 @@ class _Inherited:
     """The listening sockets that the supervisor made for this worker."""
 
     def __init__(self, descriptors: Object) -> None:
-        self._descriptors = {name: member(descriptors, name, int) for name in descriptors}
+        self._descriptors = {name: member(descriptors, name, list) for name in descriptors}
 
     def take(self, host: str, port: int) -> socket.socket:
-        """The socket that listens there."""
+        """The socket that listens there; with port 0, the next one."""
         name = str(Endpoint(host, port))
-        descriptor = self._descriptors.pop(name, None)
-        if descriptor is None:
+        descriptors = self._descriptors.get(name, [])
+        descriptor = descriptors.pop(0) if descriptors else None
+        if not isinstance(descriptor, int):
             raise StartError(f"the supervisor gave this worker no socket for {name}")
         return _inherited(descriptor)
 

@@ -1,0 +1,66 @@
+"""A rule that would take our own questions to a service over gRPC is a mistake."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tng.config.loader import parse_config
+from tng.config.unmarked import captured_services
+
+AA = {"aa_addr": "unix:///run/aa.sock"}
+
+
+def problems(
+    rule: dict[str, object], url: str, *, as_type: str = "grpc", mode: str = "netfilter"
+) -> list[str]:
+    verify = {"as_type": as_type, "as_addr": url, "policy_ids": ["p"]}
+    config = {"add_ingress": [{mode: {"capture_dst": rule}, "verify": verify}]}
+    return list(captured_services(parse_config(json.dumps(config), look_for_files=False)))
+
+
+CAPTURED = [
+    ({"host": "10.0.0.0/8"}, "http://10.1.2.3:50004"),
+    ({"host": "10.1.2.3"}, "http://10.1.2.3:50004"),
+    ({"host": "10.0.0.0/8", "port": 50000, "port_end": 50004}, "https://10.1.2.3:50004"),
+    ({"port": 50004}, "http://as.example:50004"),
+    ({"port": 443}, "HTTPS://as.example"),
+    ({"port": 80}, "http://as.example"),
+]
+
+
+@pytest.mark.parametrize(("rule", "url"), CAPTURED)
+def test_a_rule_that_has_the_address_is_named_beside_the_service(
+    rule: dict[str, object], url: str
+) -> None:
+    (line,) = problems(rule, url)
+    at = "add_ingress[0].netfilter.capture_dst[0]"
+    assert line.startswith(f"add_ingress[0].verify.as_addr: {at} captures connections to it")
+    assert not problems(rule, url, as_type="restful")
+    assert not problems(rule, url, mode="netfilter_udp")
+
+
+@pytest.mark.parametrize(
+    ("rule", "url"),
+    [
+        ({"host": "10.0.0.0/8"}, "http://11.1.2.3:50004"),
+        ({"host": "10.0.0.0/8"}, "http://[::1]:50004"),
+        ({"host": "10.0.0.0/8"}, "http://as.example:50004"),
+        ({"host": "10.0.0.0/8", "port": 50003}, "http://10.1.2.3:50004"),
+        ({"port": 50000, "port_end": 50003}, "http://as.example:50004"),
+        ({"port": 50004}, "http://[::1]:50004"),
+        ({"ipset": "s"}, "http://10.1.2.3:50004"),
+    ],
+)
+def test_any_other_rule_is_none_of_this_ones_business(rule: dict[str, object], url: str) -> None:
+    assert not problems(rule, url)
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_an_egress_takes_our_questions_only_with_local_traffic(*, is_local: bool) -> None:
+    passport = {"model": "passport", "as_type": "grpc", "as_addr": "http://10.1.2.3:50004"}
+    capture = {"capture_dst": {"port": 50004}, "capture_local_traffic": is_local}
+    config = {"add_egress": [{"netfilter": capture, "attest": {**AA, **passport}}]}
+    found = list(captured_services(parse_config(json.dumps(config), look_for_files=False)))
+    assert len(found) == is_local
