@@ -24,9 +24,9 @@ CAPTURED = [
     ({"host": "10.0.0.0/8"}, "http://10.1.2.3:50004"),
     ({"host": "10.1.2.3"}, "http://10.1.2.3:50004"),
     ({"host": "10.0.0.0/8", "port": 50000, "port_end": 50004}, "https://10.1.2.3:50004"),
-    ({"port": 50004}, "http://as.example:50004"),
-    ({"port": 443}, "HTTPS://as.example"),
-    ({"port": 80}, "http://as.example"),
+    ({"port": 50004}, "http://10.1.2.3:50004"),
+    ({"port": 443}, "HTTPS://10.1.2.3"),
+    ({"port": 80}, "http://10.1.2.3"),
 ]
 
 
@@ -46,9 +46,10 @@ def test_a_rule_that_has_the_address_is_named_beside_the_service(
     [
         ({"host": "10.0.0.0/8"}, "http://11.1.2.3:50004"),
         ({"host": "10.0.0.0/8"}, "http://[::1]:50004"),
-        ({"host": "10.0.0.0/8"}, "http://as.example:50004"),
+        ({"port": 50004}, "http://as.example:50004"),
+        ({"port": 50004}, "http://127.0.0.1:50004"),
         ({"host": "10.0.0.0/8", "port": 50003}, "http://10.1.2.3:50004"),
-        ({"port": 50000, "port_end": 50003}, "http://as.example:50004"),
+        ({"port": 50000, "port_end": 50003}, "http://10.1.2.3:50004"),
         ({"port": 50004}, "http://[::1]:50004"),
         ({"ipset": "s"}, "http://10.1.2.3:50004"),
     ],
@@ -57,10 +58,23 @@ def test_any_other_rule_is_none_of_this_ones_business(rule: dict[str, object], u
     assert not problems(rule, url)
 
 
-@pytest.mark.parametrize("is_local", [True, False])
-def test_an_egress_takes_our_questions_only_with_local_traffic(*, is_local: bool) -> None:
-    passport = {"model": "passport", "as_type": "grpc", "as_addr": "http://10.1.2.3:50004"}
+@pytest.mark.parametrize("key", ["capture_cgroup", "nocapture_cgroup"])
+def test_who_is_captured_by_control_group_is_for_the_operator_to_know(key: str) -> None:
+    verify = {"as_type": "grpc", "as_addr": "http://10.1.2.3:50004", "policy_ids": ["p"]}
+    capture = {"capture_dst": {"port": 50004}, key: ["/a"]}
+    config = {"add_ingress": [{"netfilter": capture, "verify": verify}]}
+    assert not list(captured_services(parse_config(json.dumps(config), look_for_files=False)))
+
+
+@pytest.mark.parametrize(
+    ("is_local", "host", "count"),
+    [(True, "127.0.0.1", 1), (False, "127.0.0.1", 0), (True, "10.1.2.3", 0)],
+)
+def test_an_egress_takes_our_questions_only_on_this_machine(
+    host: str, count: int, *, is_local: bool
+) -> None:
+    passport = {"model": "passport", "as_type": "grpc", "as_addr": f"http://{host}:50004"}
     capture = {"capture_dst": {"port": 50004}, "capture_local_traffic": is_local}
     config = {"add_egress": [{"netfilter": capture, "attest": {**AA, **passport}}]}
     found = list(captured_services(parse_config(json.dumps(config), look_for_files=False)))
-    assert len(found) == is_local
+    assert len(found) == count

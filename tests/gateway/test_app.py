@@ -13,10 +13,12 @@ from stage.gateways import free_port, http_proxy, mapping, serving
 from tng.clock import SystemClock
 from tng.config.attest import Attest
 from tng.config.loader import prepare_config
+from tng.dataplane.listener import make_bound_socket
 from tng.errors import RequestRejectedError, StartError, TngError
 from tng.gateway import replies
 from tng.gateway.app import Gateway
-from tng.gateway.entries import make_source
+from tng.gateway.entries import Trust, make_source
+from tng.tunnel.ohttp.keys_self_generated import SelfGeneratedKeys
 
 
 async def hold(line: Line) -> None:
@@ -52,6 +54,28 @@ async def test_a_port_in_use_leaves_no_other_port_open() -> None:
         gateway._reactor.stop(1)
     with pytest.raises(OSError):
         await trio.open_tcp_stream("127.0.0.1", free)
+
+
+class NoKeys(SelfGeneratedKeys):
+    """A source that has none."""
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        raise StartError("no keys today")
+
+
+async def test_a_start_that_fails_leaves_no_port_open() -> None:
+    entry = {**mapping(free_port(), 1), "ohttp": {}, "no_ra": True}
+    bound: list[socket.socket] = []
+
+    def bind(host: str, port: int) -> socket.socket:
+        bound.append(make_bound_socket(host, port))
+        return bound[-1]
+
+    trust = Trust(make_key_source=lambda *_: NoKeys(300, SystemClock()))
+    config = prepare_config(json.dumps({"add_egress": [entry]}))
+    with pytest.RaisesGroup(pytest.RaisesExc(StartError, match="no keys today")):
+        await Gateway(config, SystemClock(), trust, bind).serve()
+    assert [sock.fileno() for sock in bound] == [-1]
 
 
 async def test_a_data_plane_that_fails_ends_the_gateway() -> None:

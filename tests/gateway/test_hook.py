@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 
 from stage.certificates import self_signed, write_pem
 from stage.conversation import Line, calling, eventually, service
-from stage.gateways import free_port, mapping, serving
+from stage.encapsulation import answering, hear
+from stage.gateways import free_port, mapping, ohttp_ingress, serving
 from stage.identities import Ordinary
 from stage.judges import Judge, Refusing
 from stage.recorder import Recorder
@@ -27,7 +29,7 @@ from tng.gateway.egress.hook import HookEgress, moved_port
 from tng.gateway.egress.own_addresses import interface_addresses, is_own_address
 from tng.gateway.entries import Trust
 from tng.gateway.ingress import hook
-from tng.observe.metrics import EntryMeter, render_prometheus
+from tng.observe.metrics import render_prometheus
 
 NO_RA = {"no_ra": True}
 SILENT = b"Tng-Answer: none\r\n"
@@ -218,6 +220,7 @@ async def front(
     rule |= {key: value for key, value in more.items() if key in {"host", "ifname"}}
     captures = {"capture_local_traffic": more.get("capture_local_traffic", True)}
     mode: dict[str, object] = {"hook": {"capture_listen": [rule], **captures}}
+    mode |= {key: value for key, value in more.items() if key in {"ohttp", "direct_forward"}}
     trust = None
     if judge is not None:
         trust = dataclasses.replace(Trust(), make_verifier=lambda _verify, _clock: judge)
@@ -316,12 +319,63 @@ async def test_local_connections_pass_as_they_are_unless_they_are_captured() -> 
         assert gateway.entries[0].meter.cx_active == 1
 
 
-async def test_a_local_connection_to_a_service_that_is_away_is_reset() -> None:
+@pytest.mark.parametrize("more", [{"ohttp": {}}, {"direct_forward": [{"http_path": "^/health$"}]}])
+async def test_no_transport_and_no_rule_is_asked_about_what_is_not_captured(
+    more: dict[str, object], caplog
+) -> None:
+    """Local clients of the program notice nothing, whatever they speak."""
+    with caplog.at_level(logging.INFO, logger="tng.access"):
+        async with (
+            service(echo) as web,
+            front(web.port, capture_local_traffic=False, **more) as (_, port),
+            calling(port) as client,
+        ):
+            await client.say(b"GET /secret HTTP/1.1\r\n\r\n")
+            await client.until(b"GET /secret HTTP/1.1\r\n\r\n")
+    assert f"0.0.0.0:{port}(hook)" in caplog.text
+    assert "encrypted=false attested=false" in caplog.text
+
+
+@pytest.mark.parametrize("more", [{"ohttp": {}}, {"direct_forward": [{"http_path": "^/health$"}]}])
+async def test_what_is_captured_has_to_come_by_the_transport(more: dict[str, object]) -> None:
     async with (
-        front(free_port(), capture_local_traffic=False) as (_, port),
+        service(echo) as web,
+        front(web.port, **more) as (_, port),
         calling(port) as client,
     ):
-        assert await client.is_cut()
+        await client.say(b"GET /secret HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert b"HTTP/1.1 403 " in await client.rest()
+        assert web.connections == 0
+
+
+async def test_requests_come_by_ohttp_to_a_program_that_takes_ipv6_alone() -> None:
+    try:
+        listeners = await trio.open_tcp_listeners(0, host="::1")
+    except OSError:
+        pytest.skip("no IPv6 here")
+
+    async def answer(stream: trio.SocketStream) -> None:
+        await answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")(Line(stream))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, answer, listeners)
+        target = listeners[0].socket.getsockname()[1]
+        async with (
+            front(target, ohttp={}) as (_, port),
+            ohttp_ingress(port) as (_, entrance),
+            calling(entrance) as client,
+        ):
+            await client.say(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert (await hear(client))[2] == b"ok"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_local_connection_to_a_service_that_is_away_is_reset() -> None:
+    async with front(free_port(), capture_local_traffic=False) as (gateway, port):
+        with suppress(OSError):  # the reset may be faster than our look at the connection
+            async with calling(port) as client:
+                assert await client.is_cut()
+        await eventually(lambda: gateway.entries[0].meter.cx_failed == 1)
 
 
 async def test_another_address_than_the_captured_one_passes_as_it_is() -> None:
@@ -336,8 +390,8 @@ async def test_another_address_than_the_captured_one_passes_as_it_is() -> None:
 
 def egress(**rule: object) -> HookEgress:
     entry = HookListen.model_validate({"port": 1, "redirect_to_port": 2, **rule})
-    unused = (None, None, None)
-    return HookEgress(*unused, moved_port(entry), captures_local=False, meter=EntryMeter())  # type: ignore[arg-type]
+    unused = (None, None)
+    return HookEgress(moved_port(entry), *unused, captures_local=False)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,16 @@ from tng.dataplane.plain import PlainEnd
 from tng.dataplane.reactor import Reactor
 from tng.endpoint import Endpoint
 from tng.errors import NetError, RemoteProtocolError, StartError, TngError
-from tng.gateway.egress import netfilter as egress
-from tng.gateway.egress.netfilter import NetfilterEgress
+from tng.gateway.egress import delivery
+from tng.gateway.egress.delivery import Delivery, TunnelEgress
+from tng.gateway.egress.routes import captured_route
 from tng.gateway.flow import Accepted
 from tng.gateway.ingress.netfilter import NetfilterIngress
 from tng.gateway.netfilter import slot
-from tng.gateway.netfilter.sockets import MarkedDialer, original_destination
+from tng.gateway.netfilter.sockets import original_destination
 from tng.observe.metrics import EntryMeter
 from tng.tunnel.bridge import Bridge
+from tng.tunnel.dialer import Dialer
 
 CLIENT = Endpoint("10.77.0.1", 50000)
 SERVICE = Endpoint("10.77.0.2", 80)
@@ -117,9 +119,10 @@ class Server:
         raise RemoteProtocolError("not a tunnel")
 
 
-def way_out(server: Server, meter: EntryMeter) -> NetfilterEgress:
+def way_out(server: Server, meter: EntryMeter) -> TunnelEgress:
     listen = Endpoint("0.0.0.0", 4000)
-    return NetfilterEgress(Reactor(), server, None, listen, meter)  # type: ignore[arg-type]
+    delivered = Delivery(Reactor(), None, "netfilter", meter)  # type: ignore[arg-type]
+    return TunnelEgress(server, delivered, listen, captured_route)  # type: ignore[arg-type]
 
 
 async def test_a_redirected_connection_is_taken_as_a_tunnel_to_its_service(caplog) -> None:
@@ -127,13 +130,13 @@ async def test_a_redirected_connection_is_taken_as_a_tunnel_to_its_service(caplo
     with caplog.at_level(logging.INFO):
         await way_out(server, meter).serve(Redirected(SERVICE), CLIENT)  # type: ignore[arg-type]
     assert server.accepted == [str(CLIENT)]
-    assert str(SERVICE) in caplog.text
+    assert f"downstream_local={SERVICE}(netfilter)" in caplog.text
     assert meter.cx_failed == 1
 
 
 async def test_a_connection_that_was_not_redirected_is_closed_unheard(caplog) -> None:
     server, meter, accepted = Server(), EntryMeter(), Redirected(None)
-    with caplog.at_level(logging.INFO, logger=egress.__name__):
+    with caplog.at_level(logging.INFO, logger=delivery.__name__):
         await way_out(server, meter).serve(accepted, CLIENT)  # type: ignore[arg-type]
     assert server.accepted == []
     assert accepted.is_closed
@@ -142,21 +145,21 @@ async def test_a_connection_that_was_not_redirected_is_closed_unheard(caplog) ->
 
 
 @pytest.fixture
-async def dialer() -> AsyncIterator[tuple[Reactor, MarkedDialer]]:
+async def dialer() -> AsyncIterator[tuple[Reactor, Dialer]]:
     reactor = Reactor()
     bridge = Bridge(reactor)
     reactor.start()
     async with trio.open_nursery() as nursery:
         await nursery.start(bridge.run)
         try:
-            yield reactor, MarkedDialer(reactor, bridge, 77)
+            yield reactor, Dialer(reactor, bridge, 77)
         finally:
             nursery.cancel_scope.cancel()
             reactor.stop(2)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="SO_MARK needs CAP_NET_ADMIN")
-async def test_connections_of_our_own_are_marked(dialer: tuple[Reactor, MarkedDialer]) -> None:
+async def test_connections_of_our_own_are_marked(dialer: tuple[Reactor, Dialer]) -> None:
     reactor, marked = dialer
 
     async def connect(port: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 
 import pytest
@@ -10,6 +11,12 @@ import trio
 from stage.conversation import Line, calling, eventually, service
 from stage.encapsulation import ScriptedEgress, Taken, answering, hear, response
 from stage.gateways import free_port, http_proxy, listen, ohttp_egress, ohttp_ingress, serving
+from stage.identities import Vouching
+from stage.judges import Judge
+from tng.endpoint import Endpoint
+from tng.errors import NetError
+from tng.gateway.ingress import answered
+from tng.verdict import NoRa
 from tng.wire import bhttp
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -66,6 +73,87 @@ async def test_one_connection_of_a_proxy_may_name_several_destinations() -> None
                 assert (await hear(line))[:1] == (200,)
     assert len(plain_seen) == 2
     assert b"x-tng-http-forward: true" in plain_seen[0].lower()
+
+
+def lines_of(caplog) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.name == "tng.access"]
+
+
+@pytest.mark.parametrize("is_judged", [False, True])
+async def test_a_connection_has_one_line_for_each_destination_that_answered(
+    is_judged: bool, caplog
+) -> None:
+    caplog.set_level(logging.INFO, logger="tng.access")
+    trust = {"attest": {"aa_addr": "unix:///x"}} if is_judged else {}
+    check = {"verify": {"as_addr": "http://127.0.0.1:1", "policy_ids": ["default"]}}
+    way_in = check if is_judged else {"no_ra": True}
+    statements, judge = (Vouching(), Judge()) if is_judged else (None, None)
+    proxy = free_port()
+    entry = {**http_proxy(proxy), "ohttp": {}, **way_in}
+    async with (
+        service(answering(OK)) as web,
+        ohttp_egress(web.port, statements=statements, **trust) as (_, one),
+        ohttp_egress(web.port, statements=statements, **trust) as (_, other),
+        serving({"add_ingress": [entry]}, judge),
+        calling(proxy) as line,
+    ):
+        for egress in (one, one, other, one):
+            await line.say(b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nHost: h\r\n\r\n" % egress)
+            assert (await hear(line))[0] == 200
+        ours = [text for text in lines_of(caplog) if "(http_proxy)" in text]
+    assert len(ours) == 2
+    for text, egress in zip(ours, (one, other), strict=True):
+        assert f"downstream_local=127.0.0.1:{proxy}(http_proxy) -> upstream_local=" in text
+        told = str(is_judged).lower()
+        assert text.endswith(
+            f"upstream_remote=127.0.0.1:{egress} \N{EM DASH} encrypted=true attested={told}"
+        )
+
+
+async def test_a_destination_that_never_answered_has_a_line_that_says_so(caplog) -> None:
+    caplog.set_level(logging.INFO, logger="tng.access")
+    async with ohttp_ingress(free_port()) as (_, port), calling(port) as line:
+        await line.say(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert (await hear(line))[0] == 500
+    [text] = lines_of(caplog)
+    assert text.endswith("not connected encrypted=true")
+
+
+async def test_a_failure_after_an_answer_has_no_line_of_its_own(caplog) -> None:
+    caplog.set_level(logging.INFO, logger="tng.access")
+
+    async def half(taken: Taken, line: Line) -> None:
+        whole = response(taken.answer())
+        await line.say(whole[:-8])
+        await line.stream.aclose()
+
+    async with (
+        ScriptedEgress(half).serving() as web,
+        ohttp_ingress(web.port) as (_, port),
+        calling(port) as line,
+    ):
+        await line.say(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        await line.is_cut()
+    assert len(lines_of(caplog)) == 1
+
+
+def test_the_memory_for_destinations_is_bounded() -> None:
+    notes = answered.AccessNotes(Left(), "http_proxy")  # type: ignore[arg-type]
+    here = Endpoint("127.0.0.1", 1)
+    for port in range(1, 200):
+        notes.answered(Endpoint("127.0.0.1", port), here, NoRa.NO_RA)
+        assert notes.has(Endpoint("127.0.0.1", port))
+        assert len(notes._noted) <= answered._MAX_REMEMBERED
+
+
+class Left:
+    """A client's connection that is gone."""
+
+    label = "gone"
+
+    @property
+    def remote(self) -> Endpoint:
+        raise NetError("no peer")
 
 
 @pytest.mark.parametrize(

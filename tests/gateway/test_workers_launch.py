@@ -33,7 +33,7 @@ from tng.gateway.workers.ohttp_messages import dump_keyring
 from tng.gateway.workers.process import starter
 from tng.gateway.workers.replays import make_table
 from tng.gateway.workers.reports import parse_report
-from tng.gateway.workers.worker import Worker, run_worker
+from tng.gateway.workers.worker import Worker, _Inherited, run_worker
 from tng.tunnel.ohttp.keyring import Keyring, make_key
 
 # -- one worker -------------------------------------------------------------------------
@@ -73,7 +73,7 @@ async def test_a_worker_serves_the_sockets_that_it_was_given() -> None:
     descriptor = listening.detach()
     async with worker() as link:
         config = json.dumps(plain_egress(port, 1))
-        await link.ask("start", config=config, sockets={f"127.0.0.1:{port}": descriptor})
+        await link.ask("start", config=config, sockets={f"127.0.0.1:{port}": [descriptor]})
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
             await stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
             with contextlib.suppress(trio.BrokenResourceError):
@@ -92,10 +92,26 @@ async def test_a_worker_serves_the_sockets_that_it_was_given() -> None:
             await trio.open_tcp_stream("127.0.0.1", port)
 
 
-async def test_a_worker_without_a_socket_for_an_address_does_not_serve() -> None:
+@pytest.mark.parametrize("descriptors", [None, [], ["5"]])
+async def test_a_worker_without_a_socket_for_an_address_does_not_serve(
+    descriptors: list[object] | None,
+) -> None:
+    sockets = {} if descriptors is None else {"127.0.0.1:5": descriptors}
     async with worker() as link:
         with pytest.raises(TngError, match="gave this worker no socket"):
-            await link.ask("start", config=json.dumps(plain_egress(5, 1)), sockets={})
+            await link.ask("start", config=json.dumps(plain_egress(5, 1)), sockets=sockets)
+
+
+def test_entries_that_let_the_system_choose_a_port_get_their_sockets_in_order() -> None:
+    first, second = (make_listening_socket("127.0.0.1", 0) for _ in range(2))
+    ports = [sock.getsockname()[1] for sock in (first, second)]
+    inherited = _Inherited({"127.0.0.1:0": [first.detach(), second.detach()]})
+    taken = [inherited.take("127.0.0.1", 0) for _ in ports]
+    assert [sock.getsockname()[1] for sock in taken] == ports
+    with pytest.raises(StartError, match="no socket"):
+        inherited.take("127.0.0.1", 0)
+    for sock in taken:
+        sock.close()
 
 
 @pytest.mark.parametrize("question", ["report", "unheard-of"])
@@ -119,7 +135,7 @@ def a_ring() -> tuple[Keyring, dict[str, object]]:
 async def test_a_worker_offers_the_keys_that_it_was_told() -> None:
     listening = make_listening_socket("127.0.0.1", 0)
     port: int = listening.getsockname()[1]
-    sockets = {f"127.0.0.1:{port}": listening.detach()}
+    sockets = {f"127.0.0.1:{port}": [listening.detach()]}
     ring, told = a_ring()
     table = make_table(1)
     async with worker() as link:
@@ -157,7 +173,7 @@ async def test_a_worker_of_an_ohttp_egress_serves_nothing_without_keys_and_table
 async def test_a_worker_with_several_judges_hears_which_evidence_they_prefer() -> None:
     listening = make_listening_socket("127.0.0.1", 0)
     port: int = listening.getsockname()[1]
-    sockets = {f"127.0.0.1:{port}": listening.detach()}
+    sockets = {f"127.0.0.1:{port}": [listening.detach()]}
     check = {"as_addr": "http://127.0.0.1:1/", "policy_ids": ["default"]}
     verify = [check, {**check, "model": "passport"}]
     config = {"add_ingress": [{**mapping(port, 1), "ohttp": {}, "verify": verify}]}

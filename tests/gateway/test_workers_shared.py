@@ -288,8 +288,9 @@ def test_connections_are_spread_over_the_sockets_of_all_workers() -> None:
         clients = [socket.create_connection(("127.0.0.1", endpoint.port)) for _ in range(64)]
         counts = []
         for sockets in bound:
-            sockets[endpoint].setblocking(False)
-            counts.append(_accept_all(sockets[endpoint]))
+            [listening] = sockets[endpoint]
+            listening.setblocking(False)
+            counts.append(_accept_all(listening))
         assert sum(counts) == 64
         assert min(counts) > 0
         for client in clients:
@@ -319,6 +320,18 @@ def test_a_port_in_use_is_an_error_even_if_its_owner_would_share(shares: bool) -
         with pytest.raises(StartError, match="in use"):
             bind_for_workers([free, Endpoint("127.0.0.1", taken.getsockname()[1])], 2)
     close_all(bind_for_workers([free], 2))  # nothing stayed open
+
+
+def test_entries_that_let_the_system_choose_a_port_do_not_share_one() -> None:
+    anywhere = Endpoint("127.0.0.1", 0)
+    bound = bind_for_workers([anywhere, anywhere], 2)
+    try:
+        first, second = ([sock.getsockname() for sock in each[anywhere]] for each in bound)
+        assert first == second, "all workers have the same ports, in the same order"
+        assert len(set(first)) == 2
+    finally:
+        close_all(bound)
+    assert bound == [{}, {}]
 
 
 def test_a_gateway_that_shares_keeps_others_out() -> None:

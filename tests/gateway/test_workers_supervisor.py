@@ -21,6 +21,7 @@ from stage.judges import Absent, Judge
 from tng.clock import SystemClock
 from tng.errors import ConfigError, StartError, TngError
 from tng.gateway.entries import Trust
+from tng.gateway.netfilter.capturing import has_net_admin
 from tng.gateway.workers.frames import dump_frame
 from tng.gateway.workers.link import Link
 from tng.gateway.workers.slot import END_TIMEOUT_S
@@ -358,6 +359,34 @@ async def test_a_port_in_use_is_an_error_before_any_process_starts() -> None:
         with pytest.raises(StartError, match="in use"):
             await supervisor.serve()
     assert cast.processes == []
+
+
+async def test_a_missing_capability_is_an_error_before_any_process_starts(tmp_path) -> None:
+    cast, status = Cast(), tmp_path / "status"
+    status.write_text("CapEff:\t0000000000000000\n", encoding="ascii")
+    entries = [{"netfilter": {"capture_dst": [{"port": port}]}, "no_ra": True} for port in (80, 81)]
+    text = json.dumps({"add_ingress": entries})
+    supervisor = Supervisor(text, 2, cast.start, SystemClock())
+    supervisor._plan._captures._status = status
+    with pytest.raises(StartError, match="CAP_NET_ADMIN"):
+        await supervisor.serve()
+    assert cast.processes == []
+
+
+@pytest.mark.skipif(
+    not has_net_admin(pathlib.Path("/proc/self/status").read_text(encoding="ascii")),
+    reason="SO_MARK needs CAP_NET_ADMIN",
+)
+async def test_what_the_supervisor_asks_is_not_captured_by_the_workers() -> None:
+    cast = Cast()
+    cast.descriptors = 2
+    entries = [{"netfilter": {"capture_dst": [{"port": port}]}, "no_ra": True} for port in (80, 81)]
+    async with supervised(cast, add_ingress=entries):
+        with trio.socket.socket() as question:
+            assert question.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 565
+        sockets = cast.processes[0].carried["sockets"]
+        assert isinstance(sockets, dict)
+        assert [len(each) for each in sockets.values()] == [2]
 
 
 def test_udp_modes_are_refused_with_what_to_do() -> None:

@@ -11,21 +11,15 @@ import contextlib
 import dataclasses
 import hashlib
 import http.client
-import json
 import pathlib
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from stage.evidence_server import evidence_server
+from stage.attested import REFERENCE, Parts, Vouchers, gateway, vouchers
 from stage.gateways import free_port, http_proxy, mapping
 from stage.octet_service import EVENTS, OctetService, octet_service, octets
-from stage.processes import Process, running
-from tng.attest.tdx.simulator.platform import SimulatedPlatform
-from tng.clock import SystemClock
-
-REFERENCE = pathlib.Path(__file__).resolve().parents[2] / ".reference" / "bin" / "tng"
 
 pytestmark = [
     pytest.mark.interop,
@@ -54,58 +48,14 @@ STRANGERS = ("background_check", "reverse")
 LARGE = 24 << 20
 
 
-@dataclasses.dataclass(frozen=True)
-class Trust:
-    """What the entries name: an attestation service, and two platforms with their REST servers."""
-
-    service: str
-    ca: pathlib.Path
-    platforms: dict[bool, tuple[pathlib.Path, str]]
-
-    def attest(self, who: str, *, known: bool = True, passport: bool = False) -> dict[str, object]:
-        folder, server = self.platforms[known]
-        if who == "ours":
-            found: dict[str, object] = {"aa_type": "simulated", "simulated_platform": str(folder)}
-        else:
-            found = {"aa_provider": "coco_asr", "asr_addr": server}
-        if passport:
-            found |= {"model": "passport", "as_addr": self.service, "policy_ids": ["default"]}
-        return found
-
-    def verify(self, who: str, **changes: object) -> dict[str, object]:
-        found: dict[str, object] = {"as_addr": self.service, "policy_ids": ["default"], **changes}
-        return found | ({"allow_simulated": True} if who == "ours" else {})
-
-    def entries(
-        self, setup: str, ingress: str, egress: str, *, known: bool = True
-    ) -> tuple[dict[str, object], dict[str, object]]:
-        """The parts of an ingress and an egress entry that say who is to be trusted."""
-        match setup:
-            case "no_ra":
-                return {"no_ra": True}, {"no_ra": True}
-            case "background_check":
-                return (
-                    {"verify": self.verify(ingress)},
-                    {"attest": self.attest(egress, known=known)},
-                )
-            case "passport":
-                return (
-                    {"verify": self.verify(ingress, model="passport")},
-                    {"attest": self.attest(egress, passport=True)},
-                )
-            case "passport_pinned":
-                verify = self.verify(ingress, model="passport", trusted_certs_paths=[str(self.ca)])
-                del verify["as_addr"]
-                return {"verify": verify}, {"attest": self.attest(egress, passport=True)}
-            case "mutual":
-                return (
-                    {"verify": self.verify(ingress), "attest": self.attest(ingress)},
-                    {"verify": self.verify(egress), "attest": self.attest(egress)},
-                )
-        return (
-            {"attest": self.attest(ingress, known=known)},
-            {"verify": self.verify(egress)},
-        )
+def parts(trust: Vouchers, setup: str, ingress: str, egress: str, *, known: bool = True) -> Parts:
+    """As `Vouchers.parts`; with `passport_pinned` the ingress knows the CA, and asks nobody."""
+    if setup != "passport_pinned":
+        return trust.parts(setup, ingress, egress, known=known)
+    _, far = trust.parts("passport", ingress, egress, known=known)
+    verify = trust.verify(ingress, model="passport", trusted_certs_paths=[str(trust.ca)])
+    del verify["as_addr"]
+    return {"verify": verify}, far
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,41 +89,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def trust(folder: pathlib.Path) -> Iterator[Trust]:
-    now = int(SystemClock().now())
-    homes = {known: folder / ("known" if known else "stranger") for known in (True, False)}
-    port = free_port()
-    with contextlib.ExitStack() as stack:
-        platforms = {
-            known: (
-                home,
-                stack.enter_context(evidence_server(SimulatedPlatform.create(home, now=now))),
-            )
-            for known, home in homes.items()
-        }
-        words = ["--listen", f"127.0.0.1:{port}", "--state", str(folder / "state")]
-        words += ["--allow-simulated", str(homes[True])]
-        process = stack.enter_context(running(folder, "trustee", "-m", "tng", "trustee", *words))
-        process.await_http(port, "/as/certificate")
-        yield Trust(f"http://127.0.0.1:{port}/as/", folder / "state" / "ca.pem", platforms)
-
-
-@contextlib.contextmanager
-def gateway(
-    folder: pathlib.Path, who: str, name: str, config: dict[str, object]
-) -> Iterator[tuple[Process, int]]:
-    """A gateway of either make, started but perhaps not ready, and its control port."""
-    control = free_port()
-    text = json.dumps(
-        {**config, "control_interface": {"restful": {"host": "127.0.0.1", "port": control}}}
-    )
-    launch = ["launch", "--config-content", text]
-    if who == "ours":
-        context = running(folder, name, "-m", "tng", *launch)
-    else:
-        context = running(folder, name, *launch, program=str(REFERENCE))
-    with context as process:
-        yield process, control
+def trust(folder: pathlib.Path) -> Iterator[Vouchers]:
+    with vouchers(folder) as found:
+        yield found
 
 
 def transport_of(who: str, transport: str) -> dict[str, object]:
@@ -183,7 +101,7 @@ def transport_of(who: str, transport: str) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module", params=DIRECTIONS)
-def pair(request: pytest.FixtureRequest, folder: pathlib.Path, trust: Trust) -> Iterator[Pair]:
+def pair(request: pytest.FixtureRequest, folder: pathlib.Path, trust: Vouchers) -> Iterator[Pair]:
     ingress, egress = request.param.split("->")
     wanted = [(setup, transport, True) for setup in SETUPS for transport in TRANSPORTS]
     wanted += [(setup, transport, False) for setup in STRANGERS for transport in TRANSPORTS]
@@ -192,12 +110,12 @@ def pair(request: pytest.FixtureRequest, folder: pathlib.Path, trust: Trust) -> 
     ingresses, egresses = [], []
     with octet_service() as service, contextlib.ExitStack() as stack:
         for (setup, transport, known), lane in lanes.items():
-            near, far = trust.entries(setup, ingress, egress, known=known)
+            near, far = parts(trust, setup, ingress, egress, known=known)
             way_in = mapping(lane.entrance, lane.tunnel)
             ingresses.append({**way_in, **near, **transport_of(ingress, transport)})
             way_out = mapping(lane.tunnel, service.port)
             egresses.append({**way_out, **far, **transport_of(egress, transport)})
-        near, _ = trust.entries("background_check", ingress, egress)
+        near, _ = parts(trust, "background_check", ingress, egress)
         ingresses.append({**http_proxy(proxy), **near})
         started = [
             stack.enter_context(

@@ -58,14 +58,14 @@ def run_check(arguments: argparse.Namespace) -> int:
     One whose entries are all of mode `hook` is checked as `tng exec` does, every other one as
     `tng launch` does.
     """
-    from tng.config.dangers import dangers
     from tng.cli.exec import prepare_exec_config
+    from tng.config.dangers import dangers
     from tng.config.loader import parse_config, prepare_config
 
     text = read_config(arguments)
     parsed = parse_config(text)
-    entries = [*parsed.add_ingress, *parsed.add_egress]
-    is_for_exec = all(entry.hook is not None for entry in entries)
+    hooks = [entry.hook for entry in parsed.add_ingress]
+    is_for_exec = all([*hooks, *(entry.hook for entry in parsed.add_egress)])
     config = prepare_exec_config(text) if is_for_exec else prepare_config(text)
     for danger in dangers(config):
         print(f"warning: {danger}")

@@ -12,9 +12,6 @@ import contextlib
 import hashlib
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-
 from tng.attest.base64_text import decode_base64
 from tng.attest.certificate import EVIDENCE_OID
 from tng.attest.evidence import Evidence, Shown, Token, parse_evidence, provider_of, runtime_data_of
@@ -25,6 +22,8 @@ from tng.wire.dice import CocoEvidence
 from tng.wire.ohttp_keys import parse_key_config_list
 
 if TYPE_CHECKING:
+    from cryptography import x509
+
     from tng.attest.user_data import ServerUserData
 
 Parts: TypeAlias = dict[str, bytes | str]
@@ -45,6 +44,7 @@ def certificate_parts(der: bytes) -> Parts:
         RemoteProtocolError: not a certificate.
     """
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     try:

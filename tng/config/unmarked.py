@@ -24,22 +24,51 @@ from tng.config.walk import Path, walk
 
 _PORTS: Final = {"http": 80, "https": 443}
 
+_Address = tuple[ipaddress.IPv4Address, int]
+
 
 def captured_services(config: TngConfig) -> Iterator[str]:
     """Problems: services over gRPC that a netfilter rule captures."""
-    captures = [
-        (path, model)
-        for path, model in walk(config)
-        if isinstance(model, Netfilter | EgressNetfilter) and _takes_ours(model)
-    ]
-    for path, model in walk(config):
-        if not isinstance(model, Attest | Verify) or model.as_type != "grpc" or not model.as_addr:
+    objects = list(walk(config))
+    services = [found for path, model in objects for found in _service(path, model)]
+    for at, model in objects:
+        if not isinstance(model, Netfilter | EgressNetfilter) or not _may_take_ours(model):
             continue
-        for at, capture in captures:
-            if number := _rule_for(capture, model.as_addr):
-                rule = dump_path((*at, "capture_dst", number - 1))
-                yield (
-                    f"{dump_path((*path, 'as_addr'))}: {rule} captures connections to it, and "
-                    "those of gRPC cannot be marked as our own: narrow the rule, name the "
-                    'gateway\'s control group in nocapture_cgroup, or use "as_type": "restful"'
-                )
+        for number, rule in enumerate(model.capture_dst):
+            for path, (host, port) in services:
+                # An ingress takes what leaves this machine, an egress what stays on it.
+                reached = host.is_loopback == isinstance(model, EgressNetfilter)
+                if reached and _has(rule, host, port):
+                    yield (
+                        f"{dump_path(path)}: {dump_path((*at, 'capture_dst', number))} captures "
+                        "connections to it, and those of gRPC cannot be marked as our own: narrow "
+                        "the rule, name the gateway's control group in nocapture_cgroup, or use "
+                        '"as_type": "restful"'
+                    )
+
+
+def _service(path: Path, model: object) -> Iterator[tuple[Path, _Address]]:
+    """The service over gRPC that a section names, if its address is written as one."""
+    if not isinstance(model, Attest | Verify) or model.as_type != "grpc" or model.as_addr is None:
+        return
+    parts = urlsplit(model.as_addr)
+    try:
+        host = ipaddress.IPv4Address(parts.hostname or "")  # IPv6 is not captured by rules
+    except ValueError:
+        return
+    yield (*path, "as_addr"), (host, parts.port or _PORTS[parts.scheme.lower()])
+
+
+def _may_take_ours(capture: Netfilter | EgressNetfilter) -> bool:
+    """Whether the rules are about every program of this machine, and so about this one."""
+    if isinstance(capture, EgressNetfilter) and not capture.capture_local_traffic:
+        return False
+    return not capture.capture_cgroup and not capture.nocapture_cgroup
+
+
+def _has(rule: CaptureDst, host: ipaddress.IPv4Address, port: int) -> bool:
+    if rule.port is not None and not rule.port <= port <= (rule.port_end or rule.port):
+        return False
+    if rule.ipset is not None:
+        return False
+    return rule.host is None or host in ipaddress.ip_network(rule.host)

@@ -203,7 +203,9 @@ class Flow:
         """Count and log that the destination was not reached."""
         self.meter.cx_failed += 1
         tunnelled = self._router.is_tunnelled(destination)
-        log_access(AccessRecord(*addresses_of(client), self._mode, destination, encrypted=tunnelled))
+        log_access(
+            AccessRecord(*addresses_of(client), self._mode, destination, encrypted=tunnelled)
+        )
         log.warning("not connected dst=%s code=%s: %s", destination, error.code, error)
 
     def unrouted(self, client: PlainEnd, error: TngError) -> None:

@@ -76,9 +76,7 @@ class HttpClients:
         Raises:
             NetError: the client went away; the connection is to be reset.
         """
-        connection = ServerConnection(
-            self._reactor, client, idle_timeout_s=self._first_timeout_s
-        )
+        connection = ServerConnection(self._reactor, client, idle_timeout_s=self._first_timeout_s)
         self._open.add(connection)
         try:
             while (request := await connection.next_request()) is not None:

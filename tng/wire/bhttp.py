@@ -18,9 +18,8 @@ from typing import Final
 
 from tng.errors import LocalProtocolError, RemoteProtocolError
 from tng.wire.http1_head import Field
+from tng.wire.varint import dump_varint
 
-_MAX_VARINT: Final = (1 << 62) - 1
-_SMALL: Final = [bytes([number]) for number in range(64)]
 _INDETERMINATE_REQUEST: Final = b"\x02"
 _INDETERMINATE_RESPONSE: Final = b"\x03"
 _TERMINATOR: Final = b"\x00"
@@ -96,23 +95,6 @@ def dump_end(trailers: Sequence[Field] = ()) -> bytes:
     parts = [_TERMINATOR]
     _add_fields(parts, trailers)
     return b"".join(parts)
-
-
-def dump_varint(number: int) -> bytes:
-    """Write a number in the shortest form of RFC 9000 section 16.
-
-    Raises:
-        LocalProtocolError: negative, or beyond 62 bits.
-    """
-    if 0 <= number < 0x40:
-        return _SMALL[number]
-    if 0 <= number < 0x4000:
-        return (number | 0x4000).to_bytes(2, "big")
-    if 0 <= number < 0x4000_0000:
-        return (number | 0x8000_0000).to_bytes(4, "big")
-    if 0 <= number <= _MAX_VARINT:
-        return (number | 0xC000_0000_0000_0000).to_bytes(8, "big")
-    raise LocalProtocolError(f"no variable-length integer holds {number}")
 
 
 def _add_fields(parts: list[bytes], fields: Sequence[Field]) -> None:

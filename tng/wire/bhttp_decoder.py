@@ -27,10 +27,13 @@ from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
 from tng.wire.bhttp import BhttpError, WrongKindError
-from tng.wire.http1_head import FORBIDDEN_IN_TRAILERS, Fields, parse_content_length
-
-MAX_HEAD_SIZE: Final = 65536
-"""Octets of control data and header section; as much as an HTTP/1 head may have."""
+from tng.wire.http1_head import (
+    FORBIDDEN_IN_TRAILERS,
+    MAX_HEAD_SIZE,
+    Fields,
+    parse_content_length,
+)
+from tng.wire.varint import read_varint
 
 MAX_TRAILERS: Final = 16384
 """Octets of a trailer section; checksums and timings fit many times."""
@@ -44,7 +47,6 @@ MAX_INFORMATIONAL: Final = 16
 MAX_PADDING: Final = 65536
 """Octets after the message, which nobody looks at."""
 
-_VARINT_MASKS: Final = {2: 0x3FFF, 4: 0x3FFF_FFFF, 8: 0x3FFF_FFFF_FFFF_FFFF}
 _NAMES: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9a-z]++:)*+")  # tokens, in lower case
 _VALUES: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*+")
 _METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++")
@@ -404,17 +406,11 @@ class Decoder:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A variable-length integer (RFC 9000 section 16) and the position after it."""
-    if at >= len(data):
-        raise _MissingError(at + 1)
-    first = data[at]
-    if first < 0x40:
-        return first, at + 1
-    size = 1 << (first >> 6)
-    end = at + size
+    """A variable-length integer and the position after it."""
+    number, end = read_varint(data, at)
     if end > len(data):
         raise _MissingError(end)
-    return int.from_bytes(data[at:end], "big") & _VARINT_MASKS[size], end
+    return number, end
 
 
 def _check_fields(fields: Fields) -> None:

@@ -18,9 +18,10 @@ import h11
 
 from tng.endpoint import Endpoint, parse_authority
 from tng.errors import RequestRejectedError
+from tng.wire import http1_head
 
-MAX_HEAD_SIZE: Final = 65536
-"""Octets of a message head; cookies and bearer tokens fit, a memory attack does not."""
+MAX_HEAD_SIZE: Final = http1_head.MAX_HEAD_SIZE
+"""Octets of a message head; the same on every path."""
 
 FORWARDED_BY_TNG: Final = b"x-tng-http-forward"
 """Marks requests that came through an ingress, so that a loop is noticed."""

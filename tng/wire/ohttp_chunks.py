@@ -17,6 +17,7 @@ from typing import Final
 
 from tng.errors import LocalProtocolError, RemoteProtocolError
 from tng.wire.hpke_aead import TAG_SIZE, MessageOpener, MessageSealer, Octets
+from tng.wire.varint import dump_varint, read_varint
 
 MAX_PLAINTEXT: Final = 16384
 """Octets of plaintext in one chunk: what the reference takes, and one TLS record."""
@@ -71,7 +72,7 @@ class ChunkSealer:
 
     def _chunk(self, data: Octets) -> bytes:
         sealed = self._sealer.seal(data)
-        return _dump_length(len(sealed)) + sealed
+        return dump_varint(len(sealed)) + sealed
 
     def _check_open(self) -> None:
         if self._is_finished:
@@ -110,9 +111,10 @@ class ChunkOpener:
         try:
             with memoryview(buffer) as view:
                 while not self._is_final:
-                    size, start = self._read_length(view, at)
+                    size, start = read_varint(view, at)
+                    self._check_size(size)
                     end = start + (size or TAG_SIZE)
-                    if start == at or len(view) < end:
+                    if len(view) < end:
                         break
                     with view[start:end] as sealed:  # released even when an error is kept
                         plaintext = self._opener.open(sealed, b"" if size else _FINAL_AAD)
@@ -142,30 +144,9 @@ class ChunkOpener:
                 f"{len(buffer)} octets of the next"
             )
 
-    def _read_length(self, view: memoryview, at: int) -> tuple[int, int]:
-        """Length of the chunk at `at`, and where it starts; `at` itself when that is not known.
-
-        A variable-length integer of RFC 9000 section 16. It need not be the shortest: the
-        reference accepts all forms.
-        """
-        if at == len(view):
-            return 0, at
-        width = 1 << (view[at] >> 6)
-        start = at + width
-        if len(view) < start:
-            return 0, at
-        size = int.from_bytes(view[at:start], "big") & ((1 << (8 * width - 2)) - 1)
+    def _check_size(self, size: int) -> None:
         if size > MAX_CHUNK or 0 < size < TAG_SIZE:
             raise ChunkError(
                 f"chunk {self._chunks} of an OHTTP body has {size} octets, "
                 f"expected {TAG_SIZE} to {MAX_CHUNK}"
             )
-        return size, start
-
-
-def _dump_length(size: int) -> bytes:
-    if size < 1 << 6:
-        return size.to_bytes(1, "big")
-    if size < 1 << 14:
-        return (size | 1 << 14).to_bytes(2, "big")
-    return (size | 2 << 30).to_bytes(4, "big")

@@ -8,10 +8,9 @@ import pytest
 from tng.attest.appraiser.ear_issuer import (
     CHALLENGE_LIFETIME_S,
     MAX_CHALLENGE,
-    TOKEN_LIFETIME_S,
-    AppraisedDevice,
     EarIssuer,
 )
+from tng.attest.ear_token import TOKEN_LIFETIME_S, Submodule
 from tng.attest.policy.base import make_appraisal
 from tng.attest.token import check_token
 from tng.errors import ErrorCode, UntrustedPeerError
@@ -28,7 +27,7 @@ def issuer():
 def device(name="cpu0", value=2, claims=None):
     appraisal = make_appraisal("default", {"hardware": value, "executables": 2}, {})
     annotated = {"tdx": {}, "report_data": "00", "runtime_data_claims": claims or CLAIMS}
-    return AppraisedDevice(name, appraisal, annotated)
+    return Submodule(name, appraisal.status, appraisal.vector, "default", annotated)
 
 
 def judge(issuer, token, *, now=NOW, anchors=None, expected=None):

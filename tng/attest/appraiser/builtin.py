@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from tng.attest.appraiser.devices import JudgedDevice
-from tng.attest.appraiser.ear_issuer import AppraisedDevice
 from tng.attest.appraiser.trustee_messages import runtime_claims
 from tng.attest.binding import canonical_json, report_data
 from tng.attest.checks import Findings, Step
 from tng.attest.devices import judge_devices
+from tng.attest.ear_token import Submodule
 from tng.attest.tdx.appraisal import TdxRefused
 from tng.attest.user_data import CHALLENGE_CLAIM
 from tng.errors import ErrorCode, RemoteProtocolError, UntrustedPeerError
@@ -152,7 +152,9 @@ class BuiltinAppraiser:
                 log.debug("%s=%s reason=%s", rule.claim, rule.value, rule.reason)
             name = f"{device.device_class}{counts[device.device_class]}"
             counts[device.device_class] += 1
-            devices.append(AppraisedDevice(name, appraisal, annotated))
+            devices.append(
+                Submodule(name, appraisal.status, appraisal.vector, appraisal.policy_id, annotated)
+            )
         simulated = any(device.simulated for device in judged)
         return self._issuer.token(devices, int(self._clock.now()), simulated=simulated)
 

@@ -94,9 +94,7 @@ class OhttpEgress:
         self._mode = mode
         self._meter = meter
         self._pool = UpstreamPool(reactor, SERVICE_IDLE_S)
-        self._clients = HttpClients(
-            reactor, first_timeout_s=FIRST_REQUEST_S, idle_timeout_s=IDLE_S
-        )
+        self._clients = HttpClients(reactor, first_timeout_s=FIRST_REQUEST_S, idle_timeout_s=IDLE_S)
 
     async def serve(self, accepted: socket.socket, client: Endpoint, route: Route | None) -> None:
         """Serve one TCP connection.
@@ -181,9 +179,7 @@ class OhttpEgress:
             SERVER,
         )
 
-    def _logger(
-        self, client: Endpoint, route: Route
-    ) -> Callable[[SocketEnd, Peer], None]:
+    def _logger(self, client: Endpoint, route: Route) -> Callable[[SocketEnd, Peer], None]:
         def on_connected(upstream: SocketEnd, peer: Peer) -> None:
             attested = isinstance(peer, AttestedPeer)
             log_access(
