@@ -10,10 +10,10 @@ import sys
 
 import pytest
 
+from tng.attest.ear_token import Submodule, sign_ear
 from tng.attest.tdx.simulator.platform import SimulatedPlatform
 from tng.cli import tools_rv
 from tng.errors import ConfigError, ErrorCode, TngError, UntrustedPeerError
-from tng.trustee.ear import Submodule, make_token
 from tng.trustee.identity import make_identity
 
 NOW = 1_767_225_600
@@ -103,6 +103,10 @@ def identity():
     return make_identity(NOW)
 
 
+def signed(identity, modules, *, simulated):
+    return sign_ear(identity, modules, service="a service", now=NOW, simulated=simulated)
+
+
 @pytest.fixture
 def token(folder, platform, identity):
     from tng.attest.tdx.appraisal import judge_tdx
@@ -115,7 +119,7 @@ def token(folder, platform, identity):
         root_ca_der=platform.root_der,
     ).claims
     modules = [Submodule(f"cpu{n}", "default", VECTOR, claims) for n in range(2)]
-    text = make_token(identity, modules, now=NOW, simulated=True)
+    text = signed(identity, modules, simulated=True)
     (folder / "token.jwt").write_text(f"{text}\n")
     (folder / "ca.pem").write_bytes(identity.ca_pem)
     return folder / "token.jwt"
@@ -183,8 +187,8 @@ def test_a_token_without_a_chain_or_with_another_ones_is_refused(token):
     header = json.loads(base64.urlsafe_b64decode(head + "=="))
     other = json.loads(
         base64.urlsafe_b64decode(
-            make_token(
-                make_identity(NOW), [Submodule("cpu0", "p", VECTOR, {})], now=NOW, simulated=False
+            signed(
+                make_identity(NOW), [Submodule("cpu0", "p", VECTOR, {})], simulated=False
             ).partition(".")[0]
             + "=="
         )
@@ -200,7 +204,7 @@ def test_a_token_without_a_chain_or_with_another_ones_is_refused(token):
 
 def test_a_token_about_no_trust_domain_has_no_values(token, identity, capsys):
     modules = [Submodule("cpu0", "default", VECTOR, {"sample": {}})]
-    token.write_text(make_token(identity, modules, now=NOW, simulated=False))
+    token.write_text(signed(identity, modules, simulated=False))
     with pytest.raises(UntrustedPeerError, match="no TDX trust domain"):
         from_token(token)
     assert "PASS 11 real hardware" in capsys.readouterr().err

@@ -27,6 +27,7 @@ from stage.processes import get, running
 from tng.attest.binding import report_data, runtime_data_for
 from tng.attest.certificate import make_certificate
 from tng.attest.evidence import CocoToken, dump_evidence, parse_evidence
+from tng.attest.signer_identity import SignerIdentity
 from tng.attest.tdx.simulator.platform import SimulatedPlatform
 from tng.attest.verifier.factory import make_verifier
 from tng.clock import SystemClock
@@ -35,7 +36,7 @@ from tng.errors import UntrustedPeerError
 from tng.trustee.attestation import AttestationService
 from tng.trustee.challenge import Challenger
 from tng.trustee.grpc_endpoint import GrpcParts
-from tng.trustee.identity import SignerIdentity, make_identity
+from tng.trustee.identity import make_identity
 from tng.trustee.policies import Policies
 from tng.trustee.sample_evidence import SampleVerifier
 from tng.trustee.state import StateDirectory

@@ -15,7 +15,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 HAND_WRITTEN = [
     ROOT / "README.md",
-    *(ROOT / "docs" / name for name in ("ARCHITECTURE.md", "ERRORS.md", "OHTTP.md", "THREATS.md")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in (
+            *("ARCHITECTURE", "AUDIT", "ENVIRONMENT", "ERRORS", "OHTTP"),
+            *("THREATS", "TOOLS", "TRUSTEE", "UDP", "WAYS"),
+        )
+    ),
+    *sorted((ROOT / "docs" / "decisions").glob("*.md")),
 ]
 
 RUN_BY = {

@@ -4,8 +4,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tng.attest.signer_identity import LIFETIME_S
 from tng.errors import StartError
-from tng.trustee.identity import LIFETIME_S, dump_identity, make_identity, parse_identity
+from tng.trustee.identity import dump_identity, make_identity, parse_identity
 from tng.trustee.pem import dump_certificate, dump_private_key, parse_private_keys
 
 NOW = 1_795_000_000.0

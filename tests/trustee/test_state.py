@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
+from tng.attest.signer_identity import LIFETIME_S
 from tng.errors import StartError
-from tng.trustee.identity import LIFETIME_S
 from tng.trustee.state import StateDirectory
 
 NOW = 1_795_000_000.0

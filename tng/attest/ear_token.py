@@ -4,7 +4,8 @@ Appraised devices and a signer go in, a compact JWS (ES256) with the signer's ch
 comes out; `tng.attest.ear` and `tng.attest.token` read it.  Sources: draft-ietf-rats-ear; claims,
 profile and lifetime are those of the Trustee attestation service.
 
-Invariant: a token about simulated evidence says so in the verifier's name.
+Invariant: the status of a submodule is the worst tier of its vector, an empty vector makes no
+token, and a token about simulated evidence says so in the verifier's name.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tng import __version__
 from tng.attest.base64_text import dump_base64url
 from tng.attest.ear import PROFILE
+from tng.attest.policy.base import Tier, tier_of
+from tng.errors import LocalProtocolError
 
 if TYPE_CHECKING:
-    from tng.attest.policy.base import Tier
     from tng.attest.signer_identity import SignerIdentity
 
 TOKEN_LIFETIME_S: Final = 300
 """Seconds from `iat` to `exp`; the same as Trustee's (5 minutes)."""
 
 _COORDINATE: Final = 32  # octets of a P-256 coordinate or of half a signature, RFC 7518 section 3.4
+_ORDER: Final = tuple(Tier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +42,26 @@ class Submodule:
 
     Attributes:
         name: "cpu0", "gpu0", "gpu1", ...
-        status: the worst tier of the vector.
-        vector: trust claims, -128..127, by hyphenated name.
         policy_id: the policy that made the vector.
+        vector: trust claims, -128..127, by hyphenated name.
         evidence: annotated evidence; a JSON object.
     """
 
     name: str
-    status: Tier
-    vector: Mapping[str, int]
     policy_id: str
+    vector: Mapping[str, int]
     evidence: Mapping[str, object]
+
+    @property
+    def status(self) -> Tier:
+        """Worst tier of the vector.
+
+        Raises:
+            LocalProtocolError: the vector is empty.
+        """
+        if not self.vector:
+            raise LocalProtocolError("expected a vector with a claim, got an empty one")
+        return max((tier_of(value) for value in self.vector.values()), key=_ORDER.index)
 
     def claims(self) -> dict[str, object]:
         """What stands under its name in the token."""

@@ -16,6 +16,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from tng.attest.key_usage import ISSUER_USES, key_usage
 
@@ -49,6 +50,16 @@ class SignerIdentity:
     def chain(self) -> tuple[x509.Certificate, x509.Certificate]:
         """Signer's certificate, then the authority's."""
         return self.certificate, self.ca_certificate
+
+    @property
+    def chain_pem(self) -> bytes:
+        """The chain; PEM."""
+        return b"".join(item.public_bytes(Encoding.PEM) for item in self.chain)
+
+    @property
+    def ca_pem(self) -> bytes:
+        """The authority's certificate; PEM."""
+        return self.ca_certificate.public_bytes(Encoding.PEM)
 
     @property
     def not_after(self) -> float:

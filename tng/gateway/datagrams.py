@@ -1,7 +1,7 @@
 """What the UDP modes share: what the gateway sees of them, and how long a session lasts.
 
 In: sessions of `tunnel.quic`.  Out: the reason why each has ended.  The library for QUIC is an
-extra, so that everything that needs it is imported by `load_quic` alone.
+extra, so that everything that needs it is imported through `datagram_modes` alone.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
+from tng.endpoint import Endpoint
 from tng.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tng.endpoint import Endpoint
     from tng.tunnel.quic.session import Session
     from tng.tunnel.quic.sockets import Address, PacketSocket
 
@@ -79,6 +79,30 @@ class DatagramEntry(Protocol):
     async def drain(self) -> None:
         """Take no further client, and close sessions as they fall silent; return without any."""
         ...
+
+
+class HasDoor:
+    """The part of a `DatagramEntry` that both sides share: a door, and its port.
+
+    Args:
+        door: the door.
+    """
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._sock: PacketSocket | None = None
+        self._listen = Endpoint("", 0)
+
+    def bind(self) -> PacketSocket:
+        """See `DatagramEntry.bind`."""
+        self._sock = self._door.make_socket()
+        self._listen = Endpoint(*self._sock.getsockname()[:2])
+        return self._sock
+
+    def unbind(self) -> None:
+        """See `DatagramEntry.unbind`.  Idempotent."""
+        if self._sock is not None:
+            self._sock.close()
 
 
 def need_quic(path: str) -> None:

@@ -51,10 +51,10 @@ from tng.trustee.reading import (
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
 
+    from tng.attest.signer_identity import SignerIdentity
     from tng.clock import Clock
     from tng.trustee.attestation import AttestationService
     from tng.trustee.challenge import Challenger
-    from tng.trustee.identity import SignerIdentity
     from tng.trustee.kbs.broker import KeyBroker
     from tng.trustee.policies import Policies
 

@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from tng.attest.ear_token import Submodule, sign_ear
 from tng.attest.policy.base import References
 from tng.errors import AppraiserError, TngError, UntrustedPeerError
 from tng.trustee.decisions import Act, Decided, Decision, forget
@@ -33,15 +34,14 @@ from tng.trustee.dialects import (
     VerificationRequest,
     parse_attestation_request,
 )
-from tng.trustee.ear import Submodule, make_token
 from tng.trustee.json_body import invalid
 from tng.trustee.problems import ProblemCode, TrusteeRequestError, problem_of
 
 if TYPE_CHECKING:
+    from tng.attest.signer_identity import SignerIdentity
     from tng.clock import Clock
     from tng.trustee.appraised import AppraisedEvidence, TeeVerifier
     from tng.trustee.challenge import Challenger
-    from tng.trustee.identity import SignerIdentity
     from tng.trustee.policies import Policies
     from tng.trustee.policy import Policy
 
@@ -197,8 +197,9 @@ class AttestationService:
             submodules[0].policy_id,
             "yes" if simulated else "no",
         )
-        return make_token(
-            self._identity, submodules, now=int(self._clock.now()), simulated=simulated
+        now = int(self._clock.now())
+        return sign_ear(
+            self._identity, submodules, service="tng-trustee", now=now, simulated=simulated
         )
 
 

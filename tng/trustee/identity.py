@@ -1,80 +1,33 @@
-"""The token signer and its certification authority.
+"""The token signer and its certification authority, made once and kept.
 
-Made once, kept in one PEM text: the signer's key, its certificate, the authority's certificate,
-the authority's key.  Both keys are P-256.  The certificates follow RFC 5280 as far as readers of
-tokens look: BasicConstraints, key usage, key identifiers; no extended key usage, which every
-reader takes.
+A `SignerIdentity` goes out as one PEM text and comes back: the signer's key, its certificate, the
+authority's certificate, the authority's key.
 
-Invariant: a `SignerIdentity` that exists is consistent: keys fit certificates, the chain
+Invariant: a `SignerIdentity` that was read is consistent: keys fit certificates, the chain
 verifies.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tng.attest.key_usage import ISSUER_USES, key_usage
+from tng.attest.signer_identity import SignerIdentity, make_signer
 from tng.errors import StartError
 from tng.trustee.pem import (
-    dump_certificate,
     dump_private_key,
     parse_certificates,
     parse_private_keys,
 )
 
-LIFETIME_S: Final = 10 * 365 * 86_400
-"""Seconds that both certificates are valid: pinned files are exchanged by hand, so seldom."""
-
 RENEW_BEFORE_S: Final = 365 * 86_400
 """Seconds before the end from which a start makes a new identity."""
 
-_BACKDATED_S: Final = 3600  # clocks of readers may be an hour behind
 _ORGANISATION: Final = "tng trustee"
-
-
-@dataclass(frozen=True, slots=True)
-class SignerIdentity:
-    """What signs tokens.
-
-    Attributes:
-        key: signs; P-256.
-        certificate: of `key`, issued by `ca_certificate`.
-        ca_key: issued `certificate`.
-        ca_certificate: self-signed; what a verifier pins.
-    """
-
-    key: ec.EllipticCurvePrivateKey
-    certificate: x509.Certificate
-    ca_key: ec.EllipticCurvePrivateKey
-    ca_certificate: x509.Certificate
-
-    def __repr__(self) -> str:
-        return f"SignerIdentity(serial={self.certificate.serial_number:x})"
-
-    @property
-    def chain_pem(self) -> bytes:
-        """Signer's certificate, then the authority's; PEM."""
-        return dump_certificate(self.certificate) + dump_certificate(self.ca_certificate)
-
-    @property
-    def ca_pem(self) -> bytes:
-        """The authority's certificate; PEM."""
-        return dump_certificate(self.ca_certificate)
-
-    @property
-    def not_after(self) -> float:
-        """Unix time at which the first of both certificates ends, seconds."""
-        return min(
-            item.not_valid_after_utc.timestamp() for item in (self.certificate, self.ca_certificate)
-        )
 
 
 def make_identity(now: float) -> SignerIdentity:
@@ -83,28 +36,7 @@ def make_identity(now: float) -> SignerIdentity:
     Args:
         now: Unix time, seconds.
     """
-    ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    ca_name, name = _name("tng trustee CA"), _name("tng trustee token signer")
-    ca_certificate = (
-        _builder(ca_name, ca_name, ca_key.public_key(), now)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(key_usage(*ISSUER_USES), critical=True)
-        .add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False
-        )
-        .sign(ca_key, hashes.SHA256())
-    )
-    certificate = (
-        _builder(ca_name, name, key.public_key(), now)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(key_usage("digital_signature"), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
-        )
-        .sign(ca_key, hashes.SHA256())
-    )
-    return SignerIdentity(key, certificate, ca_key, ca_certificate)
+    return make_signer(_name("tng trustee CA"), _name("tng trustee token signer"), now)
 
 
 def dump_identity(identity: SignerIdentity) -> bytes:
@@ -158,19 +90,4 @@ def _name(common_name: str) -> x509.Name:
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, _ORGANISATION),
             x509.NameAttribute(NameOID.COMMON_NAME, common_name),
         ]
-    )
-
-
-def _builder(
-    issuer: x509.Name, subject: x509.Name, key: ec.EllipticCurvePublicKey, now: float
-) -> x509.CertificateBuilder:
-    start = dt.datetime.fromtimestamp(int(now) - _BACKDATED_S, dt.UTC)
-    return (
-        x509.CertificateBuilder()
-        .issuer_name(issuer)
-        .subject_name(subject)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + dt.timedelta(seconds=_BACKDATED_S + LIFETIME_S))
     )

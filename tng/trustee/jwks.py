@@ -7,33 +7,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tng.attest.base64_text import dump_base64url, dump_standard
+from tng.attest.ear_token import public_jwk
 
 if TYPE_CHECKING:
     from cryptography import x509
 
-    from tng.trustee.identity import SignerIdentity
-
-
-_COORDINATE: Final = 32  # octets, RFC 7518 section 6.2.1.2
+    from tng.attest.signer_identity import SignerIdentity
 
 
 def jwk_set(identity: SignerIdentity) -> dict[str, object]:
     """The set: one key."""
-    point = identity.key.public_key().public_numbers()
-    required = {
-        "crv": "P-256",
-        "kty": "EC",
-        "x": dump_base64url(point.x.to_bytes(_COORDINATE, "big")),
-        "y": dump_base64url(point.y.to_bytes(_COORDINATE, "big")),
-    }
-    # RFC 7638 section 3: the required members alone, in this order, without blanks.
+    required = public_jwk(identity.key.public_key())
+    # RFC 7638 section 3: the required members alone, in their order, without blanks.
     canonical = json.dumps(required, separators=(",", ":")).encode("ascii")
-    chain = [_der(item) for item in (identity.certificate, identity.ca_certificate)]
+    chain = [_der(item) for item in identity.chain]
     kid = dump_base64url(hashlib.sha256(canonical).digest())
     return {"keys": [{**required, "alg": "ES256", "use": "sig", "kid": kid, "x5c": chain}]}
 

@@ -54,10 +54,10 @@ from tng.trustee.tdx_evidence import TdxVerifier
 
 if TYPE_CHECKING:
     from tng.attest.policy.base import References
+    from tng.attest.signer_identity import SignerIdentity
     from tng.clock import Clock
     from tng.endpoint import Endpoint
     from tng.trustee.appraised import TeeVerifier
-    from tng.trustee.identity import SignerIdentity
     from tng.trustee.kbs.resources import SecretService
 
 log = logging.getLogger(__name__)

@@ -25,11 +25,11 @@ from typing import Final, Self
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tng.attest.signer_identity import SignerIdentity
 from tng.errors import StartError
 from tng.trustee.challenge import KEY_BITS
 from tng.trustee.identity import (
     RENEW_BEFORE_S,
-    SignerIdentity,
     dump_identity,
     make_identity,
     parse_identity,

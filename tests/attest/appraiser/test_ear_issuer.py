@@ -27,7 +27,7 @@ def issuer():
 def device(name="cpu0", value=2, claims=None):
     appraisal = make_appraisal("default", {"hardware": value, "executables": 2}, {})
     annotated = {"tdx": {}, "report_data": "00", "runtime_data_claims": claims or CLAIMS}
-    return Submodule(name, appraisal.status, appraisal.vector, "default", annotated)
+    return Submodule(name, "default", appraisal.vector, annotated)
 
 
 def judge(issuer, token, *, now=NOW, anchors=None, expected=None):

@@ -152,9 +152,7 @@ class BuiltinAppraiser:
                 log.debug("%s=%s reason=%s", rule.claim, rule.value, rule.reason)
             name = f"{device.device_class}{counts[device.device_class]}"
             counts[device.device_class] += 1
-            devices.append(
-                Submodule(name, appraisal.status, appraisal.vector, appraisal.policy_id, annotated)
-            )
+            devices.append(Submodule(name, appraisal.policy_id, appraisal.vector, annotated))
         simulated = any(device.simulated for device in judged)
         return self._issuer.token(devices, int(self._clock.now()), simulated=simulated)
 

@@ -18,7 +18,13 @@ import trio
 from tng.clock import Clock
 from tng.endpoint import Endpoint
 from tng.errors import NetError, TngError
-from tng.gateway.datagrams import PATIENCE_S, close_as_they_fall_silent, log_end, watch
+from tng.gateway.datagrams import (
+    PATIENCE_S,
+    HasDoor,
+    close_as_they_fall_silent,
+    log_end,
+    watch,
+)
 from tng.observe.access_log import AccessRecord, log_access
 from tng.tunnel.base import Peer
 from tng.tunnel.dialer import literal_address, resolve
@@ -32,7 +38,7 @@ if TYPE_CHECKING:
     from tng.gateway.datagrams import Door
     from tng.observe.metrics import EntryMeter
     from tng.tunnel.quic.session import Deliver, Session
-    from tng.tunnel.quic.sockets import Address, PacketSocket
+    from tng.tunnel.quic.sockets import Address
     from tng.tunnel.rats_tls.identity import Identity
 
 log = logging.getLogger(__name__)
@@ -41,7 +47,7 @@ _BATCH: Final = 32
 """Replies read before other tasks have their turn."""
 
 
-class DatagramEgress:
+class DatagramEgress(HasDoor):
     """Serves the sessions of one UDP port.
 
     Args:
@@ -64,26 +70,13 @@ class DatagramEgress:
         largest: int | None,
         meter: EntryMeter,
     ) -> None:
+        super().__init__(door)
         self._server = QuicServer(identity, verifier, idle_timeout_s, self._serve, self._failed)
         self._clock = clock
-        self._door = door
         self._idle_timeout_s = idle_timeout_s
         self._largest = LARGEST_READ if largest is None else largest
         self._meter = meter
         self._sessions: set[Session] = set()
-        self._sock: PacketSocket | None = None
-        self._listen = Endpoint("", 0)
-
-    def bind(self) -> PacketSocket:
-        """Bind the port; see `DatagramEntry`."""
-        self._sock = self._door.make_socket()
-        self._listen = Endpoint(*self._sock.getsockname()[:2])
-        return self._sock
-
-    def unbind(self) -> None:
-        """Close the port."""
-        if self._sock is not None:
-            self._sock.close()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; see `DatagramEntry`."""

@@ -35,7 +35,10 @@ Listeners = list[tuple[Endpoint, Serve]]
 def build_egress(number: int, entry: Egress, services: Services) -> Entry:
     """The parts of `add_egress[number]`."""
     if entry.mapping_udp is not None or entry.netfilter_udp is not None:
-        return _datagram_egress(number, entry, services)
+        need_quic(f"add_egress[{number}]")
+        from tng.gateway.datagram_modes import datagram_entry  # starting costs what is used
+
+        return datagram_entry(number, entry, services)
     if entry.ohttp is not None:
         return _ohttp_egress(number, entry, entry.ohttp, services)
     identity, verifier = identity_of(entry.attest, services), verifier_of(entry.verifiers, services)
@@ -136,15 +139,3 @@ def _ohttp_server(egress: OhttpEgress, route_of: RouteOf) -> Serve:
         return egress.serve(accepted, client, route_of(accepted))
 
     return serve
-
-
-def _datagram_egress(number: int, entry: Egress, services: Services) -> Entry:
-    need_quic(f"add_egress[{number}]")
-    from tng.gateway.datagram_modes import make_datagram_egress
-
-    identity, verifier = identity_of(entry.attest, services), verifier_of(entry.verifiers, services)
-    meter = EntryMeter(labels_of("egress", number, entry))
-    mode = make_datagram_egress(entry, identity, verifier, services.clock, meter)
-    return Entry(
-        "egress", number, entry.mode, [], None, identity, verifier, None, meter, datagrams=mode
-    )

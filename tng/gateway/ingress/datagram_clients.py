@@ -19,7 +19,7 @@ import trio
 
 from tng.endpoint import Endpoint
 from tng.errors import TngError
-from tng.gateway.datagrams import close_as_they_fall_silent, log_end, watch
+from tng.gateway.datagrams import HasDoor, close_as_they_fall_silent, log_end, watch
 from tng.observe.access_log import AccessRecord, log_access
 from tng.tunnel.quic import MAX_HELD
 from tng.tunnel.quic.sockets import LARGEST_READ
@@ -58,7 +58,7 @@ class _Client:
         self.has_complained = False
 
 
-class DatagramIngress:
+class DatagramIngress(HasDoor):
     """Serves the clients of one UDP port.
 
     Args:
@@ -77,7 +77,7 @@ class DatagramIngress:
         largest: int | None,
         meter: EntryMeter,
     ) -> None:
-        self._door = door
+        super().__init__(door)
         self._quic = client
         self._idle_timeout_s = idle_timeout_s
         self._largest = LARGEST_READ if largest is None else largest
@@ -86,20 +86,7 @@ class DatagramIngress:
         self._waiting_octets = 0
         self._turned_away = 0
         self._is_draining = False
-        self._sock: PacketSocket | None = None
-        self._listen = Endpoint("", 0)
         self._nursery: trio.Nursery | None = None
-
-    def bind(self) -> PacketSocket:
-        """Bind the port; see `DatagramEntry`."""
-        self._sock = self._door.make_socket()
-        self._listen = Endpoint(*self._sock.getsockname()[:2])
-        return self._sock
-
-    def unbind(self) -> None:
-        """Close the port."""
-        if self._sock is not None:
-            self._sock.close()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; see `DatagramEntry`."""

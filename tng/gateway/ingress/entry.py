@@ -38,7 +38,10 @@ from tng.wire.socks5 import Credentials
 def build_ingress(number: int, entry: Ingress, services: Services) -> Entry:
     """The parts of `add_ingress[number]`."""
     if entry.mapping_udp is not None or entry.netfilter_udp is not None:
-        return _datagram_ingress(number, entry, services)
+        need_quic(f"add_ingress[{number}]")
+        from tng.gateway.datagram_modes import datagram_entry  # starting costs what is used
+
+        return datagram_entry(number, entry, services)
     if entry.ohttp is not None:
         return _ohttp_ingress(number, entry, entry.ohttp, services)
     identity, verifier = identity_of(entry.attest, services), verifier_of(entry.verifiers, services)
@@ -98,18 +101,6 @@ def _ohttp_ingress(
         meter,
         keys_status=parts.status,
         source=parts.source,
-    )
-
-
-def _datagram_ingress(number: int, entry: Ingress, services: Services) -> Entry:
-    need_quic(f"add_ingress[{number}]")
-    from tng.gateway.datagram_modes import make_datagram_ingress
-
-    identity, verifier = identity_of(entry.attest, services), verifier_of(entry.verifiers, services)
-    meter = EntryMeter(labels_of("ingress", number, entry))
-    mode = make_datagram_ingress(entry, identity, verifier, services.clock, meter)
-    return Entry(
-        "ingress", number, entry.mode, [], None, identity, verifier, None, meter, datagrams=mode
     )
 
 

@@ -30,8 +30,8 @@ from tng.trustee.problems import ProblemCode, TrusteeRequestError
 
 if TYPE_CHECKING:
     from tng.attest.kbs.resource_id import ResourceId
+    from tng.attest.signer_identity import SignerIdentity
     from tng.clock import Clock
-    from tng.trustee.identity import SignerIdentity
     from tng.trustee.kbs.resource_policy import ResourcePolicy
     from tng.trustee.kbs.resources import Resources
 

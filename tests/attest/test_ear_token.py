@@ -6,11 +6,13 @@ import json
 import jwt
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
+from tng.attest.ear import PROFILE
+from tng.attest.ear_token import Submodule, sign_ear
 from tng.attest.policy.base import Tier, tier_of
+from tng.attest.signer_identity import make_signer
 from tng.errors import LocalProtocolError
-from tng.trustee.ear import EAT_PROFILE, Submodule, make_token
-from tng.trustee.identity import make_identity
 
 NOW = 1_795_000_000
 
@@ -34,6 +36,12 @@ def test_tiers_are_those_that_were_measured(shared, values, expected):
     assert {tier_of(value) for value in values} == {expected}
 
 
+def signed(module, *, simulated):
+    names = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("ca", "leaf"))
+    signer = make_signer(*names, NOW)
+    return sign_ear(signer, [module], service="a service", now=NOW, simulated=simulated)
+
+
 def status_of(vector):
     return Submodule("cpu0", "default", vector, {}).status
 
@@ -51,9 +59,8 @@ def test_an_empty_vector_makes_no_token():
 
 
 def test_a_token_verifies_with_the_key_of_its_own_chain():
-    identity = make_identity(NOW)
     module = Submodule("cpu0", "default", {"hardware": 2}, {"tdx": {"ä": 1}})
-    token = make_token(identity, [module], now=NOW, simulated=False)
+    token = signed(module, simulated=False)
     header = jwt.get_unverified_header(token)
     assert header["typ"] == "JWT"
     assert header["alg"] == header["jwk"]["alg"] == "ES256"
@@ -61,7 +68,7 @@ def test_a_token_verifies_with_the_key_of_its_own_chain():
     leaf = x509.load_der_x509_certificate(leaf_der)
     claims = jwt.decode(token, leaf.public_key(), ["ES256"], options={"verify_exp": False})
     assert jwt.PyJWK(header["jwk"]).key.public_numbers() == leaf.public_key().public_numbers()
-    assert claims["eat_profile"] == EAT_PROFILE
+    assert claims["eat_profile"] == PROFILE
     assert claims["exp"] - claims["iat"] == 300
     assert claims["submods"]["cpu0"]["ear.status"] == "affirming"
     assert claims["submods"]["cpu0"]["ear.veraison.annotated-evidence"] == {"tdx": {"ä": 1}}
@@ -70,6 +77,6 @@ def test_a_token_verifies_with_the_key_of_its_own_chain():
 
 def test_a_token_for_simulated_evidence_says_so():
     module = Submodule("cpu0", "default", {"hardware": 2}, {})
-    token = make_token(make_identity(NOW), [module], now=NOW, simulated=True)
+    token = signed(module, simulated=True)
     claims = jwt.decode(token, options={"verify_signature": False})
     assert claims["ear.verifier-id"]["build"].endswith("SIMULATED")
