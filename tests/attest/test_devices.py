@@ -7,7 +7,8 @@ import json
 import pytest
 
 from stage.gpus import NONCE, NOW, make_gpu
-from tng.attest.devices import MAX_ADDITIONAL_OCTETS, judge_device, judge_devices
+from tng.attest.devices import judge_device, judge_devices
+from tng.attest.evidence_text import MAX_EVIDENCE_OCTETS
 from tng.attest.gpu.appraisal import GpuRefused
 from tng.errors import ErrorCode, UntrustedPeerError
 
@@ -51,7 +52,7 @@ def test_a_device_that_nobody_knows_is_refused():
     assert caught.value.code is ErrorCode.EVIDENCE_MALFORMED
 
 
-@pytest.mark.parametrize("additional", [b"[]", b"{", b" " * (MAX_ADDITIONAL_OCTETS + 1)])
+@pytest.mark.parametrize("additional", [b"[]", b"{", b" " * (MAX_EVIDENCE_OCTETS + 1)])
 def test_additional_evidence_of_another_form_is_refused(additional):
     with pytest.raises(UntrustedPeerError, match="additional evidence"):
         judge(additional)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tng.attest.sample import MAX_SAMPLE_OCTETS, judge_sample, judge_sample_device
+from tng.attest.evidence_text import MAX_EVIDENCE_OCTETS
+from tng.attest.sample import judge_sample, judge_sample_device
 from tng.errors import ErrorCode, TngError, UntrustedPeerError
 
 REGISTER = "00" * 32
@@ -84,12 +85,12 @@ def test_an_entry_without_the_digest_that_is_replayed_is_refused():
         (evidence(svn=1), "needs svn"),
         (evidence(measure_register=...), "needs measure_register"),
         (evidence(measure_register="0" * 63), "needs measure_register"),
-        (evidence(report_data=...), "needs report_data"),
-        (evidence(report_data="?"), "report_data that is not base64"),
+        (evidence(report_data=...), "needs the text member .report_data"),
+        (evidence(report_data="?"), "report_data. of sample evidence is not base64"),
         (evidence(report_data=base64.b64encode(bytes(65)).decode()), "more than 64"),
-        (evidence(cc_eventlog=1), "needs cc_eventlog"),
+        (evidence(cc_eventlog=1), "needs the text member .cc_eventlog"),
         (evidence(cc_eventlog="AAAA"), "event log"),
-        (b" " * (MAX_SAMPLE_OCTETS + 1), "has more than"),
+        (b" " * (MAX_EVIDENCE_OCTETS + 1), "at most"),
     ],
 )
 def test_evidence_of_another_form_is_refused(data, match):

@@ -15,17 +15,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from tng.attest.evidence_text import evidence_members, malformed
 from tng.attest.gpu.appraisal import judge_gpus
 from tng.attest.sample import judge_sample_device
-from tng.attest.strict_json import parse_object
-from tng.errors import ErrorCode, UntrustedPeerError
 
 if TYPE_CHECKING:
     from tng.attest.strict_json import Json
     from tng.verdict import Check
-
-MAX_ADDITIONAL_OCTETS: Final = 4 * 1024 * 1024
-"""The largest message of an attestation agent's ttrpc."""
 
 GPU: Final = "gpu"
 """Class of all devices that are known here."""
@@ -78,10 +74,7 @@ def judge_device(
         claims = judge_sample_device(evidence, expected_report_data=expected)
         return (DeviceAppraisal(GPU, claims, ()),)
     known = f"{NVIDIA}, {SAMPLE_DEVICE}" if allow_sample else NVIDIA
-    raise UntrustedPeerError(
-        f"evidence of device {tee[:32]!r} is not judged here, only of {known}",
-        code=ErrorCode.EVIDENCE_MALFORMED,
-    )
+    raise malformed(f"evidence of device {tee[:32]!r} is not judged here, only of {known}")
 
 
 def judge_devices(
@@ -101,12 +94,7 @@ def judge_devices(
     """
     if not additional:
         return ()
-    if len(additional) > MAX_ADDITIONAL_OCTETS:
-        raise _malformed(f"has more than {MAX_ADDITIONAL_OCTETS} octets")
-    try:
-        devices = parse_object(additional)
-    except ValueError as exc:
-        raise _malformed(f"is not a JSON object: {exc}") from exc
+    devices = evidence_members(additional, "additional evidence")
     return tuple(
         device
         for tee, evidence in devices.items()
@@ -120,7 +108,3 @@ def _octets(evidence: Json) -> bytes:
     """The evidence's JSON text; lone surrogates stay escaped."""
     text = evidence if isinstance(evidence, str) else json.dumps(evidence)
     return text.encode("utf-8", "surrogatepass")
-
-
-def _malformed(problem: str) -> UntrustedPeerError:
-    return UntrustedPeerError(f"additional evidence {problem}", code=ErrorCode.EVIDENCE_MALFORMED)

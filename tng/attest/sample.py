@@ -11,20 +11,17 @@ evidence means anything.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
 import re
 from typing import Final
 
-from tng.attest.strict_json import Json, parse_object
+from tng.attest.evidence_text import evidence_members, malformed, member_octets
+from tng.attest.strict_json import Json
 from tng.attest.tdx.eventlog import HashAlgorithm, parse_event_log
 from tng.errors import ErrorCode, UntrustedPeerError
 
-MAX_SAMPLE_OCTETS: Final = 4 * 1024 * 1024
-"""The largest message of an attestation agent's ttrpc."""
-
+_WHAT: Final = "sample evidence"
 _MEMBERS: Final = frozenset({"cc_eventlog", "measure_register", "report_data", "svn"})
 _DEVICE_MEMBERS: Final = frozenset({"report_data", "svn"})
 _REGISTER: Final = re.compile(r"[0-9a-f]{64}")
@@ -46,11 +43,11 @@ def judge_sample(evidence: bytes, *, expected_report_data: bytes | None) -> dict
     members = _parse(evidence, _MEMBERS, "1")
     register = members.get("measure_register")
     if not isinstance(register, str) or not _REGISTER.fullmatch(register):
-        raise _malformed("needs measure_register, 64 hexadecimal digits")
+        raise malformed(f"{_WHAT} needs measure_register, 64 hexadecimal digits")
     _check_report_data(members, expected_report_data)
     log = members.get("cc_eventlog")
     if log is not None:
-        _check_log(_octets(log, "cc_eventlog"), bytes.fromhex(register))
+        _check_log(member_octets(members, "cc_eventlog", _WHAT), bytes.fromhex(register))
     claims = {"cc_eventlog": log, "measure_register": register, "svn": members["svn"]}
     return {"sample": claims, "report_data": members["report_data"]}
 
@@ -69,23 +66,18 @@ def judge_sample_device(
 
 
 def _parse(evidence: bytes, allowed: frozenset[str], svn: str) -> dict[str, Json]:
-    if len(evidence) > MAX_SAMPLE_OCTETS:
-        raise _malformed(f"has more than {MAX_SAMPLE_OCTETS} octets")
-    try:
-        members = parse_object(evidence)
-    except ValueError as exc:
-        raise _malformed(f"is not a JSON object: {str(exc)[:200]}") from exc
+    members = evidence_members(evidence, _WHAT)
     if members.keys() - allowed:
-        raise _malformed(f"has other members than {', '.join(sorted(allowed))}")
+        raise malformed(f"{_WHAT} has other members than {', '.join(sorted(allowed))}")
     if members.get("svn") != svn:
-        raise _malformed(f"needs svn, the text {svn!r}")
+        raise malformed(f"{_WHAT} needs svn, the text {svn!r}")
     return members
 
 
 def _check_report_data(members: dict[str, Json], expected: bytes | None) -> None:
-    seen = _octets(members.get("report_data"), "report_data")
+    seen = member_octets(members, "report_data", _WHAT)
     if len(seen) > _MAX_REPORT_DATA:
-        raise _malformed(f"has more than {_MAX_REPORT_DATA} octets of report data")
+        raise malformed(f"{_WHAT} has more than {_MAX_REPORT_DATA} octets of report data")
     if expected is not None and not hmac.compare_digest(seen, expected):
         raise UntrustedPeerError(
             f"sample evidence has report data {seen.hex()}, expected {expected.hex()}",
@@ -108,18 +100,5 @@ def _check_log(log: bytes, register: bytes) -> None:
         )
 
 
-def _octets(value: Json, name: str) -> bytes:
-    if not isinstance(value, str):
-        raise _malformed(f"needs {name}, base64")
-    try:
-        return base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError) as exc:
-        raise _malformed(f"has {name} that is not base64") from exc
-
-
 def _mismatch(message: str) -> UntrustedPeerError:
     return UntrustedPeerError(message, code=ErrorCode.EVENT_LOG_MISMATCH)
-
-
-def _malformed(problem: str) -> UntrustedPeerError:
-    return UntrustedPeerError(f"sample evidence {problem}", code=ErrorCode.EVIDENCE_MALFORMED)

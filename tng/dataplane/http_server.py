@@ -40,6 +40,7 @@ RECEIVE_SIZE: Final = 64 * 1024
 REMEMBERED_HEAD: Final = 4096
 """Octets of a head that a connection remembers, to know the next one when it is the same."""
 
+_PREFACE_HEAD: Final = b"PRI * HTTP/2.0\r\n\r\n"  # RFC 9113 section 3.4: it reads as a whole head
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CHUNKED: Final = (b"transfer-encoding", b"chunked")
 _CLOSE: Final = (b"connection", b"close")
@@ -47,6 +48,16 @@ _CLOSE: Final = (b"connection", b"close")
 
 class ClientLeftError(NetError):
     """The client closed its connection before its response was complete."""
+
+
+class Http2BeganError(RequestRejectedError):
+    """The client began HTTP/2 with prior knowledge; its preface is there to be read again.
+
+    An answer only where HTTP/2 is not served.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the client began HTTP/2, only HTTP/1.1 is served here", status=505)
 
 
 class IncomingBody:
@@ -201,6 +212,7 @@ class ServerConnection:
 
         Raises:
             RequestRejectedError: the head is not one we serve; the connection must be closed.
+            Http2BeganError: what comes first is the preface of HTTP/2.
             NetError: the connection broke.
         """
         data = await self._first_octets()
@@ -214,6 +226,9 @@ class ServerConnection:
             if end < 0:
                 data = await self._whole_head(data)
                 end = find_head_end(data, 0)
+            if self._last_head is _NO_HEAD and data.startswith(_PREFACE_HEAD):
+                self._client.unread(data)
+                raise Http2BeganError
             self._last_head = parse_request_head(data[:end])
             self._last_octets = data[:end] if end <= REMEMBERED_HEAD else b""
         head = self._last_head

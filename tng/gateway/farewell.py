@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tng.dataplane.plain import PlainEnd
+from tng.dataplane.ends import End
 from tng.dataplane.reactor import Reactor
 from tng.errors import TngError
 
@@ -24,7 +24,7 @@ class _Enough(TngError):  # noqa: N818 - an end, not an error
     """The client has had its time."""
 
 
-async def farewell(reactor: Reactor, client: PlainEnd, words: bytes) -> None:
+async def farewell(reactor: Reactor, client: End, words: bytes) -> None:
     """Send `words`, and close.
 
     Raises:

@@ -1,7 +1,9 @@
-"""The requests of HTTP/1 connections, one after another, whoever answers them.
+"""The requests of HTTP connections, whoever answers them.
 
 In: a client's connection and a way to answer one request.  Out: nothing; at the return the
 connection is closed, or reset.  Errors become answers in here, in one place for every kind of port.
+Requests of HTTP/1 come one after another; a client that begins with the preface of HTTP/2 has a
+stream for each request, which is served as a connection of its own.
 
 Invariant: an answer that was cut short never looks complete to the client, and after a request
 whose body was not read to its end the connection serves no other.
@@ -12,14 +14,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from tng.dataplane.ends import End
+from tng.dataplane.http2_server import Http2Connection
 from tng.dataplane.http_server import (
     IDLE_TIMEOUT_S,
     ClientLeftError,
+    Http2BeganError,
     Request,
     ResponseWriter,
     ServerConnection,
 )
-from tng.dataplane.plain import PlainEnd
 from tng.dataplane.reactor import Reactor
 from tng.errors import RequestRejectedError, TngError
 from tng.gateway.farewell import farewell
@@ -32,14 +36,15 @@ class RequestHandler(NamedTuple):
     """What a kind of port does with a request.
 
     Attributes:
-        answer: writes the whole answer; an error that it raises becomes the answer if nothing was
-            written yet.  False if it took the connection over for good.
+        answer: writes the whole answer to the client's end that it is given, which stands for one
+            stream where HTTP/2 is spoken; an error that it raises becomes the answer if nothing
+            was written yet.  False if it took the connection over for good.
         refused: counts and logs an error.
         title: `code` of error bodies that have no better one.
         more: fields of every answer to a request.
     """
 
-    answer: Callable[[Request, ResponseWriter], Awaitable[bool]]
+    answer: Callable[[End, Request, ResponseWriter], Awaitable[bool]]
     refused: Callable[[TngError], None]
     title: str
     more: Callable[[Request], Fields] = lambda _: []
@@ -64,9 +69,9 @@ class HttpClients:
         self._reactor = reactor
         self._first_timeout_s = first_timeout_s
         self._idle_timeout_s = idle_timeout_s
-        self._open: set[ServerConnection] = set()
+        self._open: set[ServerConnection | Http2Connection] = set()
 
-    async def serve(self, client: PlainEnd, handler: RequestHandler) -> None:
+    async def serve(self, client: End, handler: RequestHandler) -> None:
         """Serve a connection to its end.
 
         Args:
@@ -84,9 +89,25 @@ class HttpClients:
                 if not await _answer(self._reactor, client, connection, request, handler):
                     return
             client.close()
+        except Http2BeganError:
+            await self._serve_http2(client, handler)
         except RequestRejectedError as error:
             handler.refused(error)
             await farewell(self._reactor, client, error_response(error))
+        finally:
+            self._open.discard(connection)
+
+    async def _serve_http2(self, client: End, handler: RequestHandler) -> None:
+        connection = Http2Connection(
+            self._reactor,
+            client,
+            lambda stream: self.serve(stream, handler),
+            first_timeout_s=self._first_timeout_s,
+            idle_timeout_s=self._idle_timeout_s,
+        )
+        self._open.add(connection)
+        try:
+            await connection.run()
         finally:
             self._open.discard(connection)
 
@@ -98,7 +119,7 @@ class HttpClients:
 
 async def _answer(
     reactor: Reactor,
-    client: PlainEnd,
+    client: End,
     connection: ServerConnection,
     request: Request,
     handler: RequestHandler,
@@ -107,7 +128,7 @@ async def _answer(
     more = handler.more(request)
     writer = ResponseWriter(request, closes=connection.is_draining, more=more)
     try:
-        if not await handler.answer(request, writer):
+        if not await handler.answer(client, request, writer):
             return False
     except ClientLeftError as error:
         handler.refused(error)

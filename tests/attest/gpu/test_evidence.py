@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tng.attest.gpu.evidence import MAX_GPU_EVIDENCE_OCTETS, MAX_GPUS, parse_gpu_evidence
+from tng.attest.evidence_text import MAX_EVIDENCE_OCTETS
+from tng.attest.gpu.evidence import MAX_GPUS, parse_gpu_evidence
 from tng.errors import ErrorCode, TngError, UntrustedPeerError
 
 GOOD = {"arch": "HOPPER", "uuid": "GPU-1", "evidence": "11e0", "certificate": "QUJD"}
@@ -57,7 +58,7 @@ def test_other_members_are_refused(change, match):
         (evidence(), "1 to 16 devices, got 0"),
         (evidence(*[GOOD] * (MAX_GPUS + 1)), "1 to 16 devices, got 17"),
         (evidence([]), "is an object"),
-        (b" " * (MAX_GPU_EVIDENCE_OCTETS + 1), "at most"),
+        (b" " * (MAX_EVIDENCE_OCTETS + 1), "at most"),
     ],
 )
 def test_other_documents_are_refused(data, match):

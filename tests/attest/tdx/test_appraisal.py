@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tng.attest.evidence_text import MAX_EVIDENCE_OCTETS
 from tng.attest.tdx.appraisal import (
     CHECK_NAMES,
     DEFAULT_TCB_STATUSES,
-    MAX_EVIDENCE_OCTETS,
     TdxRefused,
     judge_tdx,
     parse_tdx_evidence,

@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tng.attest.gpu.spdm import malformed
+from tng.attest.evidence_text import malformed
 from tng.attest.tdx.certificates import common_name, parse_chain
 from tng.errors import ErrorCode, UntrustedPeerError
 

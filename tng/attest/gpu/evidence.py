@@ -15,17 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tng.attest.base64_text import decode_standard
-from tng.attest.gpu.spdm import MAX_REPORT_OCTETS, malformed
-from tng.attest.strict_json import parse_object
+from tng.attest.evidence_text import evidence_members, malformed
+from tng.attest.gpu.spdm import MAX_REPORT_OCTETS
 
 if TYPE_CHECKING:
     from tng.attest.strict_json import Json
 
 MAX_GPUS: Final = 16
 """One machine has eight GPUs and four switches at most."""
-
-MAX_GPU_EVIDENCE_OCTETS: Final = 4 * 1024 * 1024
-"""The largest message of an attestation agent's ttrpc."""
 
 ARCHITECTURES: Final = {"HOPPER": "GH100"}
 """Architectures that are verified here, and how the names of their keys' certificates begin."""
@@ -60,12 +57,7 @@ def parse_gpu_evidence(evidence: bytes) -> tuple[GpuEvidence, ...]:
         UntrustedPeerError: not such evidence, or of an architecture that is not verified here
             (evidence_malformed).
     """
-    if len(evidence) > MAX_GPU_EVIDENCE_OCTETS:
-        raise malformed(f"GPU evidence has at most {MAX_GPU_EVIDENCE_OCTETS} octets")
-    try:
-        members = parse_object(evidence)
-    except ValueError as exc:
-        raise malformed(f"GPU evidence is not a JSON object: {exc}") from exc
+    members = evidence_members(evidence, "GPU evidence")
     devices = members.get("device_evidence_list")
     if members.keys() != {"device_evidence_list"} or not isinstance(devices, list):
         raise malformed("GPU evidence has one member, the list 'device_evidence_list'")

@@ -12,7 +12,8 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from tng.attest.gpu.spdm import Octets, malformed
+from tng.attest.evidence_text import malformed
+from tng.attest.gpu.spdm import Octets
 
 Config = dict[str, "str | int | list[str] | dict[str, int]"]
 """Fields by name."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from tng.errors import ErrorCode, UntrustedPeerError
+from tng.attest.evidence_text import malformed
 
 MAX_REPORT_OCTETS: Final = 64 * 1024
 """Opaque data has at most 64 KiB by its length field; real reports have 4 KiB."""
@@ -78,11 +78,6 @@ def parse_report(data: bytes) -> GpuReport:
     if reader.take(reader.left, "padding").strip(b"\0"):
         raise malformed("octets after the report's signature that are not padding zeros")
     return GpuReport(nonce, measurements, opaque, signed_part, signature)
-
-
-def malformed(message: str) -> UntrustedPeerError:
-    """The error of GPU evidence that cannot be read."""
-    return UntrustedPeerError(message, code=ErrorCode.EVIDENCE_MALFORMED)
 
 
 class Octets:

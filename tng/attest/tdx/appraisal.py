@@ -17,13 +17,11 @@ trust domain, and a service domain beside it.  Evidence of GPUs is judged by `at
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tng.attest.strict_json import parse_object
+from tng.attest.evidence_text import evidence_members, malformed, member_octets
 from tng.attest.tdx.dcap import (
     DEBUG_CHECK,
     TCB_CHECK,
@@ -35,7 +33,6 @@ from tng.attest.tdx.measurements import named_measurements
 from tng.attest.tdx.quote import (
     REPORT_DATA_OCTETS,
     Quote,
-    malformed,
     parse_quote,
 )
 from tng.attest.tdx.vendor_statements import (
@@ -49,9 +46,6 @@ from tng.verdict import Check, Outcome
 
 if TYPE_CHECKING:
     from tng.attest.tdx.collateral import Collateral
-
-MAX_EVIDENCE_OCTETS: Final = 4 * 1024 * 1024
-"""The largest message of an attestation agent's ttrpc."""
 
 DEFAULT_TCB_STATUSES: Final = frozenset({"UpToDate"})
 """Statuses accepted unless the operator names others."""
@@ -71,6 +65,7 @@ CHECK_NAMES: Final = {
 """Every check by its number."""
 
 _EVIDENCE_FORMAT, _QUOTE_FORMAT, _REPORT_DATA, _INIT_DATA, _EVENT_LOG = 1, 2, 8, 9, 10
+_WHAT: Final = "TDX evidence"
 _MEMBERS: Final = frozenset({"quote", "cc_eventlog", "gpu_evidence", "aa_eventlog"})
 _MAX_INIT_DATA_OCTETS: Final = 64
 
@@ -190,20 +185,15 @@ def parse_tdx_evidence(evidence: bytes) -> TdxEvidence:
     Raises:
         UntrustedPeerError: not such evidence (evidence_malformed).
     """
-    if len(evidence) > MAX_EVIDENCE_OCTETS:
-        raise malformed(f"TDX evidence has at most {MAX_EVIDENCE_OCTETS} octets")
-    try:
-        members = parse_object(evidence)
-    except ValueError as exc:
-        raise malformed(f"TDX evidence is not a JSON object: {exc}") from exc
+    members = evidence_members(evidence, _WHAT)
     if unknown := members.keys() - _MEMBERS:
         raise malformed(f"TDX evidence has an unknown member {min(unknown)[:40]!r}")
     if members.get("aa_eventlog") is not None:
         raise malformed("TDX evidence has a separate aa_eventlog, expected it in cc_eventlog")
-    log = members.get("cc_eventlog")
+    has_log = members.get("cc_eventlog") is not None
     return TdxEvidence(
-        quote=_from_base64(members.get("quote"), "quote"),
-        event_log=None if log is None else _from_base64(log, "cc_eventlog"),
+        quote=member_octets(members, "quote", _WHAT),
+        event_log=member_octets(members, "cc_eventlog", _WHAT) if has_log else None,
         has_gpu_evidence=members.get("gpu_evidence") is not None,
     )
 
@@ -314,12 +304,3 @@ def _claims(
         "report_data": body.report_data.hex(),
         "init_data": body.mr_config_id.hex(),
     }
-
-
-def _from_base64(value: object, member: str) -> bytes:
-    if not isinstance(value, str):
-        raise malformed(f"TDX evidence needs the text member {member!r}")
-    try:
-        return base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError) as exc:
-        raise malformed(f"member {member!r} of TDX evidence is not base64") from exc

@@ -16,8 +16,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import NameOID
 
+from tng.attest.evidence_text import malformed
 from tng.attest.tdx.library import LibraryError, guarded
-from tng.attest.tdx.quote import malformed
 
 if TYPE_CHECKING:
     from tng.attest.tdx.quote import Quote

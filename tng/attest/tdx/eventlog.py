@@ -22,9 +22,10 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from tng.attest.evidence_text import malformed
 from tng.attest.tdx.eventlog_details import describe
 from tng.attest.tdx.eventlog_types import AAEL_TAG, EventType, type_name
-from tng.attest.tdx.quote import MEASUREMENT_OCTETS, malformed
+from tng.attest.tdx.quote import MEASUREMENT_OCTETS
 from tng.errors import ErrorCode, UntrustedPeerError
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import struct
 import uuid
 from typing import TYPE_CHECKING, Final
 
+from tng.attest.evidence_text import malformed
 from tng.attest.tdx.eventlog_types import AAEL_TAG, EventType
-from tng.attest.tdx.quote import malformed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

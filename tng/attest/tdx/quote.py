@@ -17,8 +17,8 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from tng.attest.evidence_text import malformed
 from tng.attest.tdx.attributes import TdAttributes
-from tng.errors import ErrorCode, UntrustedPeerError
 
 MAX_QUOTE_OCTETS: Final = 32 * 1024
 """The largest buffer Linux' configfs-tsm hands out; real quotes are near 5 KiB."""
@@ -196,11 +196,6 @@ def parse_quote(data: bytes) -> Quote:
     if reader.rest.strip(b"\0"):
         raise malformed(f"{len(reader.rest)} octets after the quote that are not padding zeros")
     return quote
-
-
-def malformed(message: str) -> UntrustedPeerError:
-    """The error of evidence that cannot even be read."""
-    return UntrustedPeerError(message, code=ErrorCode.EVIDENCE_MALFORMED)
 
 
 class _Reader:

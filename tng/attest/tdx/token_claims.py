@@ -15,10 +15,10 @@ import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from tng.attest.evidence_text import malformed
 from tng.attest.strict_json import parse_object
 from tng.attest.tdx.eventlog import MAX_ENTRIES, EventLogEntry, HashAlgorithm, replay
 from tng.attest.tdx.eventlog_types import type_number
-from tng.attest.tdx.quote import malformed
 from tng.errors import ErrorCode, UntrustedPeerError
 
 if TYPE_CHECKING:

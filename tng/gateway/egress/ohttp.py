@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from tng.dataplane.ends import End
 from tng.dataplane.http_server import Request, ResponseWriter
 from tng.dataplane.http_upstream import SERVICE_IDLE_S, UpstreamPool
 from tng.dataplane.plain import PlainEnd
@@ -129,8 +130,8 @@ class OhttpEgress:
         self._clients.let_idle_go()
 
     async def _serve(self, end: PlainEnd, client: Endpoint, service: Service) -> None:
-        async def answer(request: Request, writer: ResponseWriter) -> bool:
-            await self._dispatch(end, client, request, writer, service)
+        async def answer(stream: End, request: Request, writer: ResponseWriter) -> bool:
+            await self._dispatch(stream, client, request, writer, service)
             return True
 
         def refused(error: TngError) -> None:
@@ -142,7 +143,7 @@ class OhttpEgress:
 
     async def _dispatch(
         self,
-        end: PlainEnd,
+        end: End,
         client: Endpoint,
         request: Request,
         writer: ResponseWriter,

@@ -14,6 +14,7 @@ import logging
 import socket
 from typing import Final
 
+from tng.dataplane.ends import End
 from tng.dataplane.first_octet import first_octet
 from tng.dataplane.http_server import Request, ResponseWriter
 from tng.dataplane.http_upstream import UpstreamPool
@@ -103,8 +104,8 @@ class PlainOrTunnel:
         self._clients.let_idle_go()
 
     async def _serve_plain(self, end: PlainEnd, client: Endpoint, route: Route) -> None:
-        async def answer(request: Request, writer: ResponseWriter) -> bool:
-            await self._forward(end, client, request, writer, route)
+        async def answer(stream: End, request: Request, writer: ResponseWriter) -> bool:
+            await self._forward(stream, client, request, writer, route)
             return True
 
         def refused(error: TngError) -> None:
@@ -116,7 +117,7 @@ class PlainOrTunnel:
 
     async def _forward(
         self,
-        end: PlainEnd,
+        end: End,
         client: Endpoint,
         request: Request,
         writer: ResponseWriter,
