@@ -51,4 +51,4 @@ def test_the_manual_says_whom_control_groups_choose() -> None:
     assert "captured" in told[Netfilter]
     assert told[NetfilterUdp] == told[Netfilter]
     assert "Senders on this machine" in told[EgressNetfilter]
-    assert "Not used" in told[EgressNetfilterUdp]
+    assert "Must be empty" in told[EgressNetfilterUdp]

@@ -144,6 +144,7 @@ REFUSED: list[tuple[dict[str, object], str]] = [
     (mode_in(netfilter={"capture_dst": [{"port": 9, "port_end": 3}]}), "add_ingress[0].netfilter.capture_dst[0].port_end: `port_end` (3) must be >= `port` (9)"),
     (mode_in(netfilter={"capture_dst": [{"host": "name"}]}), 'add_ingress[0].netfilter.capture_dst[0].host: expected an address range such as 10.0.0.0/8, got the string "name"'),
     (mode_in(netfilter={"capture_dst": [{"port": 9}], "capture_local_traffic": True}), 'add_ingress[0].netfilter: unknown key "capture_local_traffic"'),
+    (out(netfilter_udp={"capture_cgroup": ["a.slice"]}, no_ra=True), "add_egress[0].netfilter_udp.capture_cgroup: expected none at an egress"),
     (mode_in(netfilter_udp={"capture_dst": [{"port": 50, "port_end": 60}], "listen_port": 55}), "add_ingress[0].netfilter_udp.listen_port: `listen_port` (55) must not overlap capture_dst[0] (50-60)"),
     (mode_in(hook={}), "add_ingress[0].hook: 'hook' mode but no capture_dst entries"),
     (mode_in(hook={"capture_dst": {"host": "1.2.3.4"}}), "add_ingress[0].hook.capture_dst.port: 'port' is required"),

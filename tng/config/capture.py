@@ -145,15 +145,26 @@ class EgressNetfilterUdp(NetfilterUdp):
 
     capture_cgroup: Annotated[list[Path], Field(max_length=_MAX_RULES)] = Field(
         default_factory=list,
-        description="Not used: where datagrams arrive, no rule knows the control group of their "
-        "sender.",
+        description="Must be empty: where datagrams arrive, no rule knows the control group of "
+        "their sender.",
     )
     nocapture_cgroup: Annotated[list[Path], Field(max_length=_MAX_RULES)] = Field(
-        default_factory=list, description="Not used; see `capture_cgroup`."
+        default_factory=list, description="Must be empty; see `capture_cgroup`."
     )
     capture_local_traffic: Flag = Field(
         default=False, description="Whether datagrams from this machine are captured as well."
     )
+
+    def faults(self) -> Iterator[Fault]:
+        """Nothing is asked for that no rule can do."""
+        yield from super().faults()
+        for name in ("capture_cgroup", "nocapture_cgroup"):
+            if getattr(self, name):
+                yield Fault(
+                    (name,),
+                    "expected none at an egress: where datagrams arrive, no rule knows the control "
+                    "group of their sender; use capture_dst",
+                )
 
 
 class HookDst(StrictModel):

@@ -61,6 +61,7 @@ class RequestStream(End):
     """
 
     __slots__ = (
+        "_body",
         "_carrier",
         "_ends",
         "_failure",
@@ -72,7 +73,6 @@ class RequestStream(End):
         "_owes",
         "_owner",
         "_pending",
-        "_body",
         "_ready",
         "_request_done",
         "_response_done",

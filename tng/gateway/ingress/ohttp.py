@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from tng.dataplane.ends import End
 from tng.dataplane.http_server import Request, ResponseWriter
 from tng.dataplane.http_upstream import UpstreamPool
 from tng.dataplane.plain import PlainEnd
@@ -93,12 +94,12 @@ class OhttpFlow:
     async def _serve(self, client: PlainEnd, destination: Endpoint | None) -> None:
         notes = AccessNotes(client, self._mode)
 
-        async def answer(request: Request, writer: ResponseWriter) -> bool:
+        async def answer(stream: End, request: Request, writer: ResponseWriter) -> bool:
             if destination is None and request.head.method == b"CONNECT":
                 to = connect_destination(request.head.target)
                 await self.carry(Accepted(client, to, CONNECTED, error_response))
                 return False
-            await self._dispatch(client, request, writer, destination, notes)
+            await self._dispatch(client, stream, request, writer, destination, notes)
             return True
 
         def refused(error: TngError) -> None:
@@ -111,6 +112,7 @@ class OhttpFlow:
     async def _dispatch(
         self,
         client: PlainEnd,
+        stream: End,
         request: Request,
         writer: ResponseWriter,
         destination: Endpoint | None,
@@ -125,14 +127,15 @@ class OhttpFlow:
         elif not target.startswith((b"/", b"*")):
             target = read_target(target, request.head.fields)[1]
         if not self._router.is_tunnelled(destination):
-            await self._forward_plain(client, request, writer, destination, target)
+            await self._forward_plain(client, stream, request, writer, destination, target)
             return
-        exchange = NotedExchange(self._ohttp, client, request, destination, target, writer)
+        exchange = NotedExchange(self._ohttp, stream, request, destination, target, writer)
         await exchange.run_noted(notes, destination)
 
     async def _forward_plain(
         self,
         client: PlainEnd,
+        stream: End,
         request: Request,
         writer: ResponseWriter,
         destination: Endpoint,
@@ -143,5 +146,5 @@ class OhttpFlow:
             log_access(AccessRecord(*addresses_of(client), self._mode, destination, end.local))
             return end
 
-        exchange = PlainExchange(self.reactor, client, request, writer)
+        exchange = PlainExchange(self.reactor, stream, request, writer)
         await exchange.run(self._pool, destination, connect, target, [_FORWARDED])
