@@ -333,7 +333,7 @@ def test_a_filter_of_every_kind_is_taken(entry: dict[str, object]) -> None:
         out(attest={**AA, "aa_addr": "unix:///x", "as_addr": None}),
         in_(verify={"as_type": "builtin", "attestation_policy": {"type": "trust_all"}, "reference_values": [{"type": "slsa", "payload": {"type": "inline", "content": {"a": []}}}]}),
         in_(verify={"as_provider": "ita", "ita_jwks_addr": "https://x", "api_key": "k"}),
-        in_(verify={"as_type": "builtin", "allow_simulated": True, "simulated_platform": "/x", "reference_values": [{"type": "release_manifest", "payload": {"type": "inline", "content": {}}, "trusted_keys_paths": ["/k", "/l"]}]}),
+        in_(verify={"as_type": "builtin", "allow_simulated": True, "simulated_platform": "/x", "reference_values": [{"type": "release_manifest", "payload": {"type": "inline", "content": {}}, "trusted_keys_paths": [__file__, __file__]}]}),
         in_(verify={"model": "passport", "policy_ids": ["p"], "skip_as_token_cert_verify": True}),
         in_(verify={**AS, "as_type": "grpc"}),
         in_(no_ra=True) | {"metric": {"exporters": []}, "trace": {"exporters": [{"type": "stdout"}]}},

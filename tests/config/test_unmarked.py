@@ -7,7 +7,9 @@ import json
 import pytest
 
 from tng.config.loader import parse_config
+from tng.config.model import TngConfig
 from tng.config.unmarked import captured_services
+from tng.errors import ConfigError
 
 AA = {"aa_addr": "unix:///run/aa.sock"}
 
@@ -17,7 +19,7 @@ def problems(
 ) -> list[str]:
     verify = {"as_type": as_type, "as_addr": url, "policy_ids": ["p"]}
     config = {"add_ingress": [{mode: {"capture_dst": rule}, "verify": verify}]}
-    return list(captured_services(parse_config(json.dumps(config), look_for_files=False)))
+    return list(captured_services(TngConfig.model_validate(config)))
 
 
 CAPTURED = [
@@ -63,7 +65,7 @@ def test_who_is_captured_by_control_group_is_for_the_operator_to_know(key: str) 
     verify = {"as_type": "grpc", "as_addr": "http://10.1.2.3:50004", "policy_ids": ["p"]}
     capture = {"capture_dst": {"port": 50004}, key: ["/a"]}
     config = {"add_ingress": [{"netfilter": capture, "verify": verify}]}
-    assert not list(captured_services(parse_config(json.dumps(config), look_for_files=False)))
+    assert not list(captured_services(TngConfig.model_validate(config)))
 
 
 @pytest.mark.parametrize(
@@ -76,5 +78,13 @@ def test_an_egress_takes_our_questions_only_on_this_machine(
     passport = {"model": "passport", "as_type": "grpc", "as_addr": f"http://{host}:50004"}
     capture = {"capture_dst": {"port": 50004}, "capture_local_traffic": is_local}
     config = {"add_egress": [{"netfilter": capture, "attest": {**AA, **passport}}]}
-    found = list(captured_services(parse_config(json.dumps(config), look_for_files=False)))
+    found = list(captured_services(TngConfig.model_validate(config)))
     assert len(found) == count
+
+
+def test_such_a_configuration_is_refused_as_a_whole() -> None:
+    verify = {"as_type": "grpc", "as_addr": "http://10.1.2.3:50004", "policy_ids": ["p"]}
+    netfilter = {"capture_dst": {"host": "10.0.0.0/8"}}
+    config = {"add_ingress": [{"netfilter": netfilter, "verify": verify}]}
+    with pytest.raises(ConfigError, match="cannot be marked as our own"):
+        parse_config(json.dumps(config), look_for_files=False)

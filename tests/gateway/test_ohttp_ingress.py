@@ -141,8 +141,8 @@ def test_the_memory_for_destinations_is_bounded() -> None:
     notes = answered.AccessNotes(Left(), "http_proxy")  # type: ignore[arg-type]
     here = Endpoint("127.0.0.1", 1)
     for port in range(1, 200):
-        notes.answered(Endpoint("127.0.0.1", port), here, NoRa.NO_RA)
-        assert notes.has(Endpoint("127.0.0.1", port))
+        notes._answered(Endpoint("127.0.0.1", port), here, NoRa.NO_RA)
+        assert Endpoint("127.0.0.1", port) in notes._noted
         assert len(notes._noted) <= answered._MAX_REMEMBERED
 
 

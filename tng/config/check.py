@@ -20,7 +20,8 @@ from tng.config.ohttp import IngressOhttp, OhttpKey
 from tng.config.problems import dump_path, quote
 from tng.config.proxy import HttpProxy, Socks5
 from tng.config.strict import StrictModel
-from tng.config.verify import AttestationPolicy, ReferencePayload, Verify
+from tng.config.unmarked import captured_services
+from tng.config.verify import AttestationPolicy, ReferencePayload, ReferenceValues, Verify
 from tng.config.walk import Path, walk
 
 _ANY: tuple[str, ...] = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
@@ -53,7 +54,7 @@ def check_config(config: TngConfig) -> list[str]:
     ports = sum(listener.size for listener in listeners)
     if ports > MAX_PORTS:
         return [f"configuration: expected at most {MAX_PORTS} listening ports, got {ports}"]
-    return list(_conflicts(listeners))
+    return [*_conflicts(listeners), *captured_services(config)]
 
 
 def check_files(config: TngConfig) -> list[str]:
@@ -131,6 +132,9 @@ def _files_of(path: Path, model: StrictModel) -> Iterator[tuple[Path, str, str]]
                 yield (*path, "tls_ca_certs", number), "certificate file", file
         case OhttpKey(source="file", path=str(file)):
             yield (*path, "path"), "key file", file
+        case ReferenceValues():
+            for number, file in enumerate(model.trusted_keys_paths):
+                yield (*path, "trusted_keys_paths", number), "public key file", file
         case AttestationPolicy(path=str(file)):
             yield (*path, "path"), "policy file path", file
         case ReferencePayload(path=str(file)):

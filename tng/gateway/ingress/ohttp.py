@@ -10,6 +10,7 @@ encrypted only to a key that was.
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Final
 
@@ -23,13 +24,13 @@ from tng.errors import TngError
 from tng.gateway.farewell import farewell
 from tng.gateway.flow import Accepted, Flow, addresses_of
 from tng.gateway.http_requests import HttpClients, RequestHandler
-from tng.gateway.ingress.answered import AccessNotes, NotedExchange
+from tng.gateway.ingress.answered import AccessNotes
 from tng.gateway.plain_exchange import PlainExchange
 from tng.gateway.replies import CONNECTED, error_response
 from tng.gateway.router import Router
 from tng.observe.access_log import AccessRecord, log_access
 from tng.tunnel.dialer import Dialer
-from tng.tunnel.ohttp.client import OhttpClient, origin_target
+from tng.tunnel.ohttp.client import ClientExchange, OhttpClient, origin_target
 from tng.wire.http1 import FORWARDED_BY_TNG, connect_destination, read_target, refuse_loops
 
 _GENERIC: Final = "CreateOHttpClientFailed"
@@ -129,8 +130,10 @@ class OhttpFlow:
         if not self._router.is_tunnelled(destination):
             await self._forward_plain(client, stream, request, writer, destination, target)
             return
-        exchange = NotedExchange(self._ohttp, stream, request, destination, target, writer)
-        await exchange.run_noted(notes, destination)
+        exchange = functools.partial(
+            ClientExchange, self._ohttp, stream, request, destination, target, writer
+        )
+        await notes.note(exchange, destination)
 
     async def _forward_plain(
         self,

@@ -21,7 +21,7 @@ needed to be sent again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -129,6 +129,11 @@ class OhttpClient:
         self.outer.drain()
 
 
+OnAnswered = Callable[[Endpoint, Peer], None]
+"""Told once, when the first of an answer has decrypted: our address on the way there, and the peer
+that has proved with it that the judged key is its own."""
+
+
 class ClientExchange:
     """One request of a client, and its response.
 
@@ -139,6 +144,7 @@ class ClientExchange:
         destination: whom it is for.
         target: its request target in origin-form.
         writer: makes the octets of the response.
+        on_answered: see `OnAnswered`; None for nobody.
     """
 
     def __init__(
@@ -149,11 +155,13 @@ class ClientExchange:
         destination: Endpoint,
         target: bytes,
         writer: ResponseWriter,
+        on_answered: OnAnswered | None = None,
     ) -> None:
         self._ohttp = ohttp
         self._client = client
         self._request = request
         self._writer = writer
+        self._on_answered = on_answered
         self._url = ohttp.url(destination, target)
         head = request.head
         fields = end_to_end(head.fields, keep_host=True)
@@ -254,7 +262,7 @@ class ClientExchange:
             await upstream.send(b"".join(begin), is_last=False)
             exchange.start(self._send_body(sealer, upstream, exchange))
         self._ohttp.make_ephemeral()  # while the egress works
-        await self._receive(upstream, exchange, opener)
+        await self._receive(recipient.peer, upstream, exchange, opener)
 
     def _fresh_pieces(self) -> list[bytes]:
         pieces = self._request.body.read_nowait()
@@ -296,7 +304,7 @@ class ClientExchange:
     # -- towards the client ----------------------------------------------------------------
 
     async def _receive(
-        self, upstream: Upstream, exchange: Exchange, opener: ResponseOpener
+        self, peer: Peer, upstream: Upstream, exchange: Exchange, opener: ResponseOpener
     ) -> None:
         try:
             head = await upstream.response_head(b"POST")
@@ -320,7 +328,11 @@ class ClientExchange:
         trailers: Fields | None = None
         while pieces := await upstream.read():
             out: list[bytes] = []
-            for plain in self._open(opener, pieces):
+            opened = self._open(opener, pieces)
+            if opened and self._on_answered is not None:
+                self._on_answered(upstream.end.local, peer)
+                self._on_answered = None
+            for plain in opened:
                 for event in self._decode(decoder, plain):
                     if isinstance(event, Content):
                         out.append(self._writer.data(event.data))
