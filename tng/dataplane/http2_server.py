@@ -1,8 +1,8 @@
 """The server's side of one HTTP/2 connection that a client began with prior knowledge.
 
 In: a client's connection whose next octets are the preface.  Out: a `RequestStream` for each
-request, which whoever serves HTTP/1 connections serves.  Source: RFC 9113; windows, turns, budgets
-for useless frames and the way to drain are those of `MuxConnection`.
+request, which whoever serves HTTP/1 connections serves.  Source: RFC 9113; windows, turns and
+budgets for useless frames are those of `MuxConnection`.
 
 Invariants: what a client makes us keep is bounded by `LIMITS`; when a client resets a request or
 goes away, whoever serves it is told at once.
@@ -67,6 +67,7 @@ class Http2Connection(MuxConnection):
         "_gone",
         "_idle_timeout_s",
         "_idle_timer",
+        "_lets_go",
         "_on_request",
         "_open",
         "requests",
@@ -88,6 +89,7 @@ class Http2Connection(MuxConnection):
         self._first_timeout_s = first_timeout_s
         self._idle_timeout_s = idle_timeout_s
         self._idle_timer = reactor.call_later(first_timeout_s, self._check_idle)
+        self._lets_go = False
         self._open: dict[int, RequestStream] = {}
         self._gone: Wait[None] = Wait()
 
@@ -103,15 +105,25 @@ class Http2Connection(MuxConnection):
             self._idle_timer.cancel()
 
     def let_idle_go(self) -> None:
-        """Take no more requests, and close after the answers under way."""
-        self.drain()
+        """Take no more requests, and close after the answers under way.
+
+        GOAWAY follows the last of them, since there are clients that drop what is under way when
+        they see it.  What they ask until then is refused so that it can be asked elsewhere.
+        """
+        self._lets_go = True
+        self._leave_if_idle()
+
+    def stream_closed(self, stream: MuxStream) -> None:
+        """See `MuxOwner`."""
+        super().stream_closed(stream)
+        self._leave_if_idle()
 
     # --- what the machine tells ---
 
     def stream_requested(self, stream: H2Stream, method: bytes) -> StreamHandler:
         """See `ConnectionHandler`."""
         headers, ends = self.requests.requested
-        if self._serving >= TASKS_PER_STREAM * self._limits.streams:
+        if self._lets_go or self._serving >= TASKS_PER_STREAM * self._limits.streams:
             self.requests.refuse(stream, H2Code.REFUSED_STREAM)
             return NOBODY
         if method == b"CONNECT":
@@ -165,6 +177,10 @@ class Http2Connection(MuxConnection):
             self._serving -= 1
             self._open.pop(stream_id, None)
 
+    def _leave_if_idle(self) -> None:
+        if self._lets_go and not self._streams:
+            self.close("shutting down")
+
     def _lost(self, reason: str) -> None:
         """The connection has ended: whoever waits for a client learns it now."""
         for end in list(self._open.values()):
@@ -177,7 +193,7 @@ class Http2Connection(MuxConnection):
         if left > 0:
             self._idle_timer = self._reactor.call_later(left, self._check_idle)
         else:
-            self.drain()
+            self.close("no request for too long")
 
     def _release(self, end_it: Callable[[], None]) -> None:
         super()._release(end_it)
