@@ -14,6 +14,7 @@ from stage.certificates import self_signed, write_pem
 from stage.conversation import Line, eventually, service
 from stage.encapsulation import ScriptedEgress, Taken, response
 from stage.gateways import free_port, http_proxy, mapping, ohttp_egress, serving
+from stage.h2_client import Http2Line
 from stage.identities import Ordinary
 from stage.judges import Absent, Broken, Judge, Refusing, Undecided
 from stage.recorder import Recorder
@@ -230,3 +231,55 @@ async def test_an_ohttp_egress_that_verifies_connects_to_nothing_for_a_stranger(
                 heard = await talk(way_in, request("mapping", tunnel))
         assert backend.accepted == 0
         assert b" 200 " not in heard
+
+
+@pytest.mark.parametrize("ohttp", [False, True], ids=["rats_tls", "ohttp"])
+@pytest.mark.parametrize("failure", [name for name in JUDGES if name != "no verdict"])
+async def test_a_socks_client_hears_no_success_and_gives_no_octet_without_a_verdict(
+    failure: str, ohttp: bool, pem: pathlib.Path
+) -> None:
+    """An eager client: greeting, request and prompt in one write."""
+    judge = JUDGES[failure]()
+    port = free_port()
+    scripted = ScriptedEgress(refuse_to_be_asked)
+    scripted.info = EVIDENCE
+    async with scripted.serving() as egress:
+        with Recorder(pem) as peer:
+            target = egress.port if ohttp else peer.port
+            mode = {"socks5": {"proxy_listen": {"host": "127.0.0.1", "port": port}}}
+            transport = {"ohttp": {}} if ohttp else {}
+            config = {"add_ingress": [{**mode, **transport, "verify": VERIFY}]}
+            greeting = b"\x05\x01\x00" + b"\x05\x01\x00\x01\x7f\x00\x00\x01"
+            said = greeting + target.to_bytes(2, "big") + request("mapping", target)
+            async with serving(config, judge):
+                heard = await talk(port, said)
+            assert bytes(peer.recorded) == b""
+    assert judge.asked == 1, "the peer was never met: this proves nothing"
+    assert heard[:3] == b"\x05\x00\x05"
+    assert heard[3] != 0, "success was told"
+    assert SECRET not in b"".join(scripted.bodies)
+
+
+@pytest.mark.parametrize("failure", [name for name in JUDGES if name != "no verdict"])
+async def test_a_client_of_http2_is_not_encrypted_for_without_a_verdict(failure: str) -> None:
+    judge = JUDGES[failure]()
+    peer = ScriptedEgress(refuse_to_be_asked)
+    peer.info = EVIDENCE
+    async with peer.serving() as egress:
+        port = free_port()
+        config = {"add_ingress": [{**mapping(port, egress.port), "ohttp": {}, "verify": VERIFY}]}
+        async with (
+            serving(config, judge),
+            await trio.open_tcp_stream("127.0.0.1", port) as stream,
+        ):
+            line = Http2Line(stream)
+            asked = line.ask(b"GET", b"/v1/models", [(b"authorization", SECRET)])
+            answer = await line.answer(asked)
+    assert judge.asked == 1
+    assert answer.status == int(STATUS[failure])
+    assert peer.asked == ["/tng/key-config"]
+    assert SECRET not in b"".join(peer.bodies)
+
+
+async def refuse_to_be_asked(taken: Taken, line: Line) -> None:
+    raise AssertionError("a request was encrypted to a key without a verdict")
