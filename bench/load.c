@@ -1,6 +1,8 @@
 /* Load for the benchmarks: backends that cost next to nothing, and clients that count.
  *
  *   load serve bulk|http|sse       listen on a free port of loopback, print it, serve until killed
+ *   load forward                   the same as an HTTP proxy for CONNECT to loopback that does nothing
+ *                                  else: the least that stands between a client and its service
  *   load bulk|churn|keepalive|first|sse|idle [options]
  *                                  one run; the last line of output is a JSON object
  *
@@ -410,6 +412,105 @@ static void serve_sse(void) {
     }
 }
 
+/* ---- the bare forwarder: one accept, one connect, and octets both ways ----
+ *
+ * What any gateway does for a connection, and nothing more: no tunnel, no encryption, no limits, no
+ * log.  Sending blocks, so one receiver that does not read holds up everybody: clients and services
+ * of this file always read. */
+
+struct end {
+    int fd; /* -1: not connected yet */
+    struct relay *relay;
+};
+
+struct relay {
+    struct end client, service;
+    struct relay *next_over;
+    int is_over, filled;
+    char head[256]; /* of the request */
+};
+
+static void accept_relays(int listener) {
+    int fd;
+    while ((fd = accept(listener, 0, 0)) >= 0) {
+        struct relay *relay = calloc(1, sizeof *relay);
+        if (!relay) die("calloc");
+        no_delay(fd);
+        relay->client = (struct end){fd, relay};
+        relay->service = (struct end){-1, relay};
+        watch(fd, EPOLLIN, &relay->client, EPOLL_CTL_ADD);
+    }
+}
+
+/* The port of loopback that a request asks for; 0 if it asks for anything else. */
+static int asked_port(const char *head) {
+    static const char start[] = "CONNECT 127.0.0.1:";
+    char *end;
+    if (strncmp(head, start, sizeof start - 1)) return 0;
+    long port = strtol(head + sizeof start - 1, &end, 10);
+    return port > 0 && port < 1 << 16 && !strncmp(end, " HTTP/1.1\r\n", 11) ? port : 0;
+}
+
+/* Connects to the service and says so; 0 if the request is another one, or nobody listens. */
+static int start_relay(struct relay *relay, int head) {
+    static const char accepted[] = "HTTP/1.1 200 OK\r\n\r\n";
+    struct sockaddr_in to = loopback(1, asked_port(relay->head));
+    int fd = to.sin_port ? socket(AF_INET, SOCK_STREAM, 0) : -1, rest = relay->filled - head;
+    if (fd < 0) return 0;
+    relay->service.fd = fd;
+    no_delay(fd);
+    if (connect(fd, (void *)&to, sizeof to)) return 0; /* on loopback the outcome is there at once */
+    watch(fd, EPOLLIN, &relay->service, EPOLL_CTL_ADD);
+    return send(relay->client.fd, accepted, sizeof accepted - 1, MSG_NOSIGNAL) > 0 &&
+           (!rest || send(fd, relay->head + head, rest, MSG_NOSIGNAL) == rest);
+}
+
+/* Does what is to be done with what came from one end; 0 when the relay is over. */
+static int pass_on(struct end *from) {
+    static char buffer[1 << 16];
+    struct relay *relay = from->relay;
+    if (relay->service.fd < 0) {
+        int got = fill(from->fd, relay->head, &relay->filled, sizeof relay->head - 1);
+        int head = got > 0 ? head_size(relay->head, relay->filled) : 0;
+        return head ? start_relay(relay, head) : got >= 0;
+    }
+    int to = from == &relay->client ? relay->service.fd : relay->client.fd;
+    ssize_t count = recv(from->fd, buffer, sizeof buffer, 0);
+    return count > 0 && send(to, buffer, count, MSG_NOSIGNAL) == count;
+}
+
+static void close_relay(struct relay *relay) {
+    close(relay->client.fd);
+    if (relay->service.fd >= 0) close(relay->service.fd);
+    relay->is_over = 1;
+}
+
+static void forward(void) {
+    int listener = listen_and_tell();
+    fcntl(listener, F_SETFL, O_NONBLOCK);
+    poller = epoll_create1(0);
+    watch(listener, EPOLLIN, 0, EPOLL_CTL_ADD);
+    for (;;) {
+        struct epoll_event events[EVENTS];
+        struct relay *over = 0; /* freed after the events: the other end may be among them */
+        int count = epoll_wait(poller, events, EVENTS, -1);
+        for (int i = 0; i < count; i++) {
+            struct end *end = events[i].data.ptr;
+            if (!end) {
+                accept_relays(listener);
+            } else if (!end->relay->is_over && !pass_on(end)) {
+                close_relay(end->relay);
+                end->relay->next_over = over, over = end->relay;
+            }
+        }
+        while (over) {
+            struct relay *relay = over;
+            over = relay->next_over;
+            free(relay);
+        }
+    }
+}
+
 /* ---- latencies ---- */
 
 static uint32_t *latencies; /* in units of 100 ns */
@@ -678,7 +779,8 @@ static void run_held(int is_sse) {
 }
 
 static void usage(void) {
-    fputs("expected: load serve bulk|http|sse, or load bulk|churn|keepalive|first|sse|idle "
+    fputs("expected: load serve bulk|http|sse, load forward, or "
+          "load bulk|churn|keepalive|first|sse|idle "
           "-p PORT [-x PORT] [-n COUNT] [-t SECONDS] [-u] [-r]\n", stderr);
     exit(2);
 }
@@ -697,6 +799,7 @@ int main(int count, char **words) {
         if (!strcmp(words[2], "sse")) serve_sse();
         usage();
     }
+    if (!strcmp(words[1], "forward") && count == 2) forward();
     optind = 2;
     for (int option; (option = getopt(count, words, "p:x:n:t:ur")) > 0;) {
         switch (option) {

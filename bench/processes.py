@@ -35,27 +35,30 @@ class StartFailed(Exception):  # noqa: N818 - reads as what happened
 class Process:
     """One process and what it forked.
 
+    Args:
+        log: where its output goes; its own, else `await_line` finds what another one said.
+
     Attributes:
-        name: for messages, and of the log.
+        name: for messages.
         started_at: monotonic seconds.
     """
 
-    def __init__(self, folder: pathlib.Path, name: str, command: list[str]) -> None:
+    def __init__(self, log: pathlib.Path, name: str, command: list[str]) -> None:
         self.name = name
-        self._log = folder / f"{name.replace(' ', '-')}.log"
+        self._log = log
         # A gateway that reached its service through a proxy would measure the proxy.
         environment = {
             key: value
             for key, value in os.environ.items()  # noqa: TID251 - handed on, not interpreted
             if not key.lower().endswith("_proxy")
         }
-        with self._log.open("ab") as log:
+        with log.open("xb") as output:
             self.started_at = time.monotonic()
             self._popen = subprocess.Popen(  # noqa: S603 - the caller's own words
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 env=environment,
                 start_new_session=True,
             )
@@ -167,7 +170,8 @@ class Stage:
 
     def start(self, name: str, command: list[str]) -> Process:
         """Start one process; it is not ready yet."""
-        process = Process(self.folder, name, command)
+        log = self.folder / f"{len(self._processes)}-{name.replace(' ', '-')}.log"
+        process = Process(log, name, command)
         self._processes.append(process)
         return process
 

@@ -3,7 +3,8 @@
 In: which implementation, multiplexed or not, attested or not.  Out: a running pair, ready.  The
 ingress is an HTTP proxy reached by CONNECT, the egress maps one port to each backend; of OHTTP
 pairs the ingress maps ports as well.  Both implementations get the same configuration except for
-what their kind needs.
+what their kind needs.  Two systems are no pairs: no gateway at all, and a bare forwarder, one
+process of C that takes a CONNECT and passes octets on: the least that any pair does as well.
 Invariant: `multiplex` is written only where the kind says so; everything else has its default.
 """
 
@@ -27,9 +28,10 @@ _WORKERS: Final = 2
 
 
 class System(enum.Enum):
-    """A pair of gateways, or none."""
+    """A pair of gateways, or what stands in its place."""
 
     DIRECT = "no gateway"
+    FORWARDER = "bare forwarder"
     OURS = "ours"
     OURS_RAW = "ours raw"
     REFERENCE = "reference"
@@ -79,16 +81,16 @@ class Judges:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A running pair; for `System.DIRECT` nothing runs and `ports` are the backends' own.
+    """A running pair; for `System.DIRECT` nothing runs, for `System.FORWARDER` one process.
 
     Attributes:
         system: which.
-        proxy: port of the ingress; 0 where no proxy is.
+        proxy: port of the ingress, or of the forwarder; 0 where no proxy is.
         ports: backend to the port that stands for it at the egress; where the ingress maps ports,
-            at the ingress.
-        processes: egress and ingress, or none.
-        start_s: seconds from start to ready, of each; empty for none.
-        base_memory: resident octets of both sides before the first connection.
+            at the ingress; its own port where no pair runs.
+        processes: egress and ingress, the forwarder, or none.
+        start_s: seconds from start to ready, of each gateway.
+        base_memory: resident octets of all processes before the first connection.
     """
 
     system: System
@@ -99,15 +101,15 @@ class Pair:
     base_memory: int
 
     def cpu_s(self) -> float:
-        """CPU seconds so far, both sides."""
+        """CPU seconds so far, all processes."""
         return sum(process.cpu_s() for process in self.processes)
 
     def memory(self) -> int:
-        """Resident octets, both sides."""
+        """Resident octets, all processes."""
         return sum(process.memory() for process in self.processes)
 
     def stop(self) -> None:
-        """End both sides."""
+        """End all processes."""
         for process in self.processes:
             process.stop()
 
@@ -146,13 +148,15 @@ def start_judges(stage: Stage) -> Judges:
 def start_pair(
     stage: Stage, system: System, backends: dict[str, int], judges: Judges | None
 ) -> Pair:
-    """Start one pair and wait until both sides are ready.
+    """Start one pair, or what stands in its place, and wait until all of it is ready.
 
     Raises:
-        StartFailed: a side did not become ready.
+        StartFailed: a process did not become ready.
     """
     if system is System.DIRECT:
         return Pair(system, 0, backends, (), (), 0)
+    if system is System.FORWARDER:
+        return _start_forwarder(stage, backends)
     proxy, *controls = choose_ports(3 + 2 * len(backends))
     egress_ports = dict(zip(backends, controls[2 : 2 + len(backends)], strict=True))
     ports = egress_ports
@@ -173,6 +177,12 @@ def start_pair(
         start_s.append(process.await_ready(control))
     memory = sum(process.memory() for process in processes)
     return Pair(system, proxy, ports, tuple(processes), tuple(start_s), memory)
+
+
+def _start_forwarder(stage: Stage, backends: dict[str, int]) -> Pair:
+    process = stage.start(System.FORWARDER.value, [str(build()), "forward"])
+    proxy = int(process.await_line(""))
+    return Pair(System.FORWARDER, proxy, backends, (process,), (), process.memory())
 
 
 def _launch(system: System, config: dict[str, object]) -> list[str]:

@@ -18,6 +18,13 @@ HEADINGS: Final = (
     *("workload", "quantity", "ours", "reference", "ratio", "target", "aim", "result"),
 )
 
+_LEFT: Final = {
+    System.OURS_RAW: "ours raw",
+    System.OURS_OHTTP_WORKERS: "ours, 2 workers",
+    System.FORWARDER: "bare forwarder",
+}
+"""What stands in the column `ours` where a row has to say so."""
+
 GENERATED: Final = "<!-- Made by `tools/bench --markdown`; do not edit by hand. -->"
 
 
@@ -28,7 +35,7 @@ class Line:
     Attributes:
         workload: title of the workload.
         quantity: what is compared, with its unit, and between which systems if not the plain ones.
-        ours: our median; None when it was not measured.
+        ours: our median, or the bare forwarder's; None when it was not measured.
         reference: the reference's median; None when it was not measured.
         ratio: ours over the reference's; None where there is none.
         target: in words; "" for none.
@@ -100,11 +107,7 @@ def _value(quantity: Quantity, system: System, measured: dict[System, Measured])
 
 def _between(row: Row) -> str:
     """Which systems, where they are not those of the workload's first rows."""
-    names = []
-    if row.ours is System.OURS_RAW:
-        names.append("ours raw")
-    if row.ours is System.OURS_OHTTP_WORKERS:
-        names.append("ours, 2 workers")
+    names = [_LEFT[row.ours]] if row.ours in _LEFT else []
     if "multiplexed" in row.reference.value:
         names.append("reference multiplexed")
     return f" ({', '.join(names)})" if names else ""

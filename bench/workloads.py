@@ -59,6 +59,8 @@ CPU_PER_1000: Final = Quantity("cpu_ms_per_1000", "CPU ms/1000 tokens", 1)
 DELIVERED: Final = Quantity("delivered", "tokens delivered, %", 1, more_is_better=True)
 MEMORY: Final = Quantity("memory_mb", "memory MB", 0)
 TUNNEL_MEMORY: Final = Quantity("kb_per_tunnel", "KB/tunnel", 1)
+"""Resident memory that one more idle connection adds: the base is taken when others have come and
+gone, so what only the first ones cost is not in it."""
 IDLE_CPU: Final = Quantity("idle_cpu", "CPU while idle, %", 1)
 START: Final = Quantity("start_s", "start to ready s", 2)
 
@@ -69,7 +71,7 @@ class Row:
 
     Attributes:
         quantity: what is compared.
-        ours: one of our systems.
+        ours: one of our systems; the bare forwarder, to tell how far a target is from what can be.
         reference: what it is compared with.
         target: the ratio, or the value, that has to be reached; None for information only.
         aim: what we would like beyond it.
@@ -116,6 +118,7 @@ _OURS: Final = System.OURS
 _RAW: Final = System.OURS_RAW
 _REFERENCE: Final = System.REFERENCE
 _MULTIPLEXED: Final = System.REFERENCE_MULTIPLEXED
+_FORWARDER: Final = System.FORWARDER
 
 
 def _bulk(
@@ -149,6 +152,7 @@ def _keep_alive() -> Iterator[Workload]:
         (
             Row(ADDED_P50, _OURS, _REFERENCE, 1.1, 1.0),
             Row(ADDED_P50, _RAW, _REFERENCE),
+            Row(ADDED_P50, _FORWARDER, _REFERENCE),
             Row(RATE, _OURS, _REFERENCE),
             *_requests(),
         ),
@@ -182,9 +186,12 @@ def _churn() -> Iterator[Workload]:
                 Row(RATE, _OURS, _REFERENCE, *against_raw),
                 Row(RATE, _OURS, _MULTIPLEXED, *against_multiplexed),
                 Row(RATE, _RAW, _REFERENCE, *raw),
+                Row(RATE, _FORWARDER, _REFERENCE),
+                Row(RATE, _FORWARDER, _MULTIPLEXED),
                 *_requests(),
                 Row(CPU_PER_REQUEST, _OURS, _MULTIPLEXED),
                 Row(CPU_PER_REQUEST, _RAW, _REFERENCE),
+                Row(CPU_PER_REQUEST, _FORWARDER, _REFERENCE),
             ),
             is_quick=count != 1,
         )
