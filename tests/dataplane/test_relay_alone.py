@@ -252,13 +252,13 @@ def test_the_last_octets_of_a_service_and_its_end_share_a_frame(run, sockets):
     try:
         client, stream = run(reactor, begin)
         frames = []
-        begins = client.machine.data_begins
+        pass_on = client.machine.data_frame
 
-        def data_begins(stream_id, length, data_length, *, ends):
-            frames.append((length, ends))
-            return begins(stream_id, length, data_length, ends=ends)
+        def data_frame(stream_id, data, *, ends):
+            frames.append((len(data), ends))
+            pass_on(stream_id, data, ends=ends)
 
-        client.machine.data_begins = data_begins
+        client.machine.data_frame = data_frame
         service.sendall(b"answer")
         service.shutdown(socket.SHUT_WR)
 

@@ -24,6 +24,8 @@ class Recorder:
         self.machine = machine
         self.stream: H2Stream | None = None
         self.stalls = False
+        self.share = 1
+        self.taken = 0
         self.status = 0
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
         self.data = bytearray()
@@ -34,10 +36,11 @@ class Recorder:
     def answered(self, status, headers) -> None:
         self.status, self.headers = status, headers
 
-    def data_received(self, data) -> None:
+    def data_received(self, data) -> int:
         self.data += data
-        if not self.stalls:
-            self.machine.consumed(self.stream, len(data))
+        taken = 0 if self.stalls else len(data) // self.share
+        self.taken += taken
+        return taken
 
     def end_received(self) -> None:
         self.has_ended = True
@@ -327,6 +330,25 @@ def test_a_reader_that_stalls_bounds_its_own_stream_only() -> None:
     assert flowing.stream.window == H2Limits().largest_stream_window
     pair.machine.consumed(stalled.stream, len(stalled.data))
     pair.exchange()
+    assert pair.peer.local_flow_control_window(1) == 2 * H2Limits().stream_window
+
+
+@pytest.mark.parametrize("share", [1, 2, 3])
+def test_what_a_reader_takes_at_once_and_what_it_takes_later_open_the_same_window(
+    share, size
+) -> None:
+    pair = Pair("server", size=size)
+    pair.peer.send_headers(1, CONNECT)
+    pair.exchange()
+    ((stream, _, recorder),) = pair.connection.requests
+    recorder.share = share
+    for _ in range(8):
+        pair.peer.send_data(1, bytes(16_384))
+        pair.exchange()
+    assert stream.held == len(recorder.data) - recorder.taken
+    pair.machine.consumed(stream, stream.held)
+    pair.exchange()
+    assert stream.held == 0
     assert pair.peer.local_flow_control_window(1) == 2 * H2Limits().stream_window
 
 

@@ -54,13 +54,14 @@ class OneLog:
     def answered(self, status, headers) -> None:
         self.log.lines.append(["answered", self.number, status, headers])
 
-    def data_received(self, data) -> None:
+    def data_received(self, data) -> int:
         assert len(data)
         lines = self.log.lines
         if lines and lines[-1][:2] == ["data", self.number]:
             lines[-1][2] += bytes(data)
         else:
             lines.append(["data", self.number, bytes(data)])
+        return 0
 
     def end_received(self) -> None:
         self.log.lines.append(["end", self.number])

@@ -358,9 +358,9 @@ class RequestStream(End):
     def answered(self, status: int, headers: Headers) -> None:
         """See `StreamHandler`; a server is not answered."""
 
-    def data_received(self, data: memoryview) -> None:
+    def data_received(self, data: memoryview) -> int:
         """See `StreamHandler`."""
-        self._carrier.data_received(data)
+        return self._carrier.data_received(data)
 
     def end_received(self) -> None:
         """See `StreamHandler`."""

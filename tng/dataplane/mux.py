@@ -84,6 +84,7 @@ class MuxConnection:
         machine: the protocol's state.  For `MuxStream` only.
         openings: what the peer has not answered yet.  For `MuxStream` only.
         waiting: streams that wait for room, in their order.  For `MuxStream` only.
+        is_flush_queued: whether `touch` has nothing to do.  For `MuxStream` only.
         idle_since: the reactor's time at which the last stream was closed; None while there
             are streams.
     """
@@ -98,7 +99,6 @@ class MuxConnection:
         "_has_ended",
         "_is_confirmed",
         "_is_draining",
-        "_is_flush_queued",
         "_is_released",
         "_limits",
         "_on_closed",
@@ -110,6 +110,7 @@ class MuxConnection:
         "_timer",
         "_watches_room",
         "idle_since",
+        "is_flush_queued",
         "machine",
         "openings",
         "waiting",
@@ -146,7 +147,7 @@ class MuxConnection:
         self._has_ended = False
         self._is_draining = False
         self._is_confirmed = role == "client"
-        self._is_flush_queued = False
+        self.is_flush_queued = False
         self._is_released = False
         self._watches_room = False
         self._timer: Timer | None = None
@@ -249,8 +250,8 @@ class MuxConnection:
 
     def touch(self) -> None:
         """Have the output flushed at the end of this turn."""
-        if not self._is_flush_queued:
-            self._is_flush_queued = True
+        if not self.is_flush_queued:
+            self.is_flush_queued = True
             self._reactor.at_turn_end(self._flush)
 
     def wait_for_room(self, stream: MuxStream) -> None:
@@ -362,7 +363,7 @@ class MuxConnection:
             self.touch()
 
     def _flush(self) -> None:
-        self._is_flush_queued = False
+        self.is_flush_queued = False
         output = self.machine.output
         if self._is_released:
             output.clear()

@@ -50,6 +50,7 @@ class MuxOwner(Protocol):
     machine: H2Machine
     openings: Openings
     waiting: collections.deque[MuxStream]
+    is_flush_queued: bool
 
     def touch(self) -> None:
         """Have the output flushed at the end of this turn."""
@@ -207,7 +208,8 @@ class MuxStream(End):
         count = connection.machine.send_data(h2, data, ends=ends)
         if count:
             self.was_passed_over = False
-            connection.touch()
+            if not connection.is_flush_queued:  # as for all chunks of a turn but the first
+                connection.touch()
             self.bytes_out += count
         return count
 
@@ -263,28 +265,30 @@ class MuxStream(End):
         self._fail_asker(NetError(refusal, code=code))
         self.abort()
 
-    def data_received(self, data: memoryview) -> None:
+    def data_received(self, data: memoryview) -> int:
         """See `StreamHandler`."""
+        taken = 0
         if self._wants_read and not (self._queue or self._unread):
             if self.on_octets is not None:
                 taken = self.on_octets(data)
-                if taken:
-                    self.bytes_in += taken
-                    self._connection.machine.consumed(self._h2, taken)
-                    data = data[taken:]
+                self.bytes_in += taken
+                if taken == len(data):
+                    return taken
+                data = data[taken:]
             elif self.on_readable is not None:
                 self._direct = data
                 self.on_readable()
                 data, self._direct = self._direct, None
-            if not data:
-                return
+                if not data:
+                    return 0  # `read_into` has said so itself
         if self.is_closed:
-            return
+            return taken
         if self._queue:
             self._queue += data
         else:
             self._queue = bytearray(data)
         self._tell_news()
+        return taken
 
     def end_received(self) -> None:
         """See `StreamHandler`."""

@@ -24,20 +24,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Literal
 
-from tng.errors import LocalProtocolError
-from tng.wire.h2_budgets import ChatterBudget, LateStreams, ReceiveBudget
 from tng.wire.h2_frames import (
     ACK,
-    DATA,
-    DEFAULT_WINDOW,
-    END_HEADERS,
-    END_STREAM,
-    FRAME_HEADER,
     WINDOW_LIMIT,
     Frame,
     H2Code,
     H2ConnectionError,
-    append_data,
     check_ping,
     code_name,
     make_frame,
@@ -48,18 +40,16 @@ from tng.wire.h2_frames import (
     parse_increment,
     parse_reset,
 )
-from tng.wire.h2_headers import CONNECT_BLOCK, Headers, find_method, find_status, make_block
+from tng.wire.h2_headers import Headers, find_method, find_status
+from tng.wire.h2_our_side import DRAIN_PING, H2OurSide
 from tng.wire.h2_reader import FrameReader
-from tng.wire.h2_settings import WIDE_WINDOW, PeerSettings, make_greeting, move_windows
-from tng.wire.h2_stream import ConnectionHandler, H2Limits, H2Stream, StreamHandler
+from tng.wire.h2_settings import WIDE_WINDOW, move_windows
+from tng.wire.h2_stream import ConnectionHandler, H2Limits, H2Stream
 
-_CANCEL: Final = H2Code.CANCEL
-_HEADERS: Final = int(Frame.HEADERS)  # looking the member up costs more than the frame
-_DRAIN_PING: Final = b"draining"
 _SETTINGS_COST: Final = 20  # each walks over all streams; 100 per second remain
 
 
-class H2Machine:
+class H2Machine(H2OurSide):
     """One HTTP/2 connection.
 
     Args:
@@ -67,12 +57,6 @@ class H2Machine:
         handler: told about streams that the peer opens, and about the connection.
         now: monotonic time, seconds, of the clock that `receive` is given.
         limits: what the peer may do.
-
-    Attributes:
-        output: octets to write; the owner takes them from the front.
-        streams: open streams by id.
-        peer: what the peer announced.
-        is_closed: nothing more is taken in; set by a fatal error, or by `close`.
     """
 
     def __init__(
@@ -83,24 +67,12 @@ class H2Machine:
         now: float,
         limits: H2Limits | None = None,
     ) -> None:
-        self.output = bytearray()
-        self.streams: dict[int, H2Stream] = {}
-        self.is_closed = False
-        self._limits = limits = limits or H2Limits()
+        super().__init__(role, now=now, limits=limits)
+        limits = self._limits
         self._most_output = limits.queued_output + limits.queued_answers
         self._handler = handler
-        self._is_client = role == "client"
         self._reader = FrameReader(self, expects_preface=not self._is_client, limits=limits)
-        self._received = ReceiveBudget(limits)
-        self._chatter = ChatterBudget(limits, now)
-        self.peer = PeerSettings(peer_is_server=self._is_client)
-        self._peer_is_leaving = False
-        self._is_draining = False
         self._refuses_streams = False
-        self._next_id = 1
-        self._last_peer_id = 0
-        self._late = LateStreams()
-        self._send_window = DEFAULT_WINDOW
         self._readers: dict[int, Callable[[int, int, bytes], None]] = {
             Frame.PRIORITY: self._read_priority,
             Frame.RST_STREAM: self._read_reset,
@@ -109,156 +81,6 @@ class H2Machine:
             Frame.GOAWAY: self._read_goaway,
             Frame.WINDOW_UPDATE: self._read_window_update,
         }
-        self.output += make_greeting(limits, is_client=self._is_client)
-
-    # -- what our side says ---------------------------------------------------------------
-
-    @property
-    def can_open(self) -> bool:
-        """Whether `open_stream` is possible now."""
-        return (
-            self._is_client
-            and len(self.streams) < self.peer.max_streams
-            and self._next_id <= WINDOW_LIMIT
-            and not (self.is_closed or self._peer_is_leaving or self._is_draining)
-        )
-
-    @property
-    def is_leaving(self) -> bool:
-        """Whether either side said that it wants no new streams, or the connection is dead."""
-        return self.is_closed or self._peer_is_leaving or self._is_draining
-
-    def open_stream(self, handler: StreamHandler) -> H2Stream:
-        """Ask the peer for a tunnel.
-
-        Raises:
-            LocalProtocolError: `can_open` is false.
-        """
-        if not self.can_open:
-            raise LocalProtocolError("stream opened where the connection admits none")
-        stream_id = self._next_id
-        self._next_id = stream_id + 2
-        stream = H2Stream(stream_id, self.peer.initial_window, self._limits.stream_window)
-        stream.handler = handler
-        self.streams[stream_id] = stream
-        self.output += FRAME_HEADER.pack(0, len(CONNECT_BLOCK), _HEADERS, END_HEADERS, stream_id)
-        self.output += CONNECT_BLOCK
-        return stream
-
-    def answer(
-        self,
-        stream: H2Stream,
-        status: int,
-        headers: tuple[tuple[bytes, bytes], ...] = (),
-        *,
-        ends: bool = False,
-    ) -> None:
-        """Answer a request; nothing happens when the stream is gone.
-
-        Args:
-            stream: as given to `stream_requested`.
-            status: 200 opens the tunnel.
-            headers: names in lower case.
-            ends: whether our half ends here.
-
-        Raises:
-            LocalProtocolError: it was answered before.
-        """
-        if stream.is_answered:
-            raise LocalProtocolError(f"stream {stream.id} answered twice")
-        stream.is_answered = True
-        if stream.can_send:
-            block = make_block(status, headers)
-            flags = END_HEADERS | END_STREAM if ends else END_HEADERS
-            self.output += make_frame(_HEADERS, flags, stream.id, block)
-            if ends:
-                self._end_sending(stream)
-
-    def send_data(self, stream: H2Stream, data: memoryview, *, ends: bool = False) -> int:
-        """Queue octets of a tunnel.
-
-        Args:
-            stream: open, and answered.
-            data: 1 octet or more.
-            ends: whether our half ends with the last octet, if all of them are taken.
-
-        Returns:
-            Octets taken: what both windows and the queue admit; 0 when they admit none, or
-            when our half has ended.
-        """
-        output, limits, count = self.output, self._limits, len(data)
-        for room in (stream.send_window, self._send_window, limits.queued_output - len(output)):
-            if room < count:  # `min` takes twice the time
-                count = room
-        if count <= 0 or not stream.can_send:
-            return 0
-        largest = self.peer.frame
-        if largest > limits.sent_frame:
-            largest = limits.sent_frame
-        whole = count == len(data)
-        ends = ends and whole
-        part = data if whole else data[:count]
-        append_data(output, stream.id, part, largest, END_STREAM if ends else 0)
-        stream.send_window -= count
-        self._send_window -= count
-        self._chatter.updates += 2 * (count // largest + 1)
-        if ends:
-            self._end_sending(stream)
-        return count
-
-    @property
-    def connection_room(self) -> int:
-        """Octets that the connection's window and the queue admit, for any stream."""
-        return min(self._send_window, self._limits.queued_output - len(self.output))
-
-    def send_end(self, stream: H2Stream) -> None:
-        """End our half of a tunnel; nothing happens when it has ended."""
-        if stream.can_send:
-            self.output += FRAME_HEADER.pack(0, 0, DATA, END_STREAM, stream.id)
-            self._end_sending(stream)
-
-    def reset(self, stream: H2Stream, code: H2Code = _CANCEL) -> None:
-        """Drop a tunnel at once; nothing happens when it is gone.  Its handler is not told."""
-        if stream.id not in self.streams:
-            return
-        self.output += make_reset(stream.id, code)
-        if stream.can_receive:
-            self._late.add(stream.id, stream.receive_window)
-        self._forget(stream)
-
-    def consumed(self, stream: H2Stream, count: int) -> None:
-        """Octets of `data_received` were taken by their reader, so that more may come."""
-        if increment := self._received.release(stream, count):
-            self.output += make_window_update(stream.id, increment)
-        if self._received.owes and (increment := self._received.grant()):
-            self.output += make_window_update(0, increment)
-
-    def drain(self) -> None:
-        """Say that no more streams are wanted; those that are open go on.
-
-        A server still takes the requests that are under way, until `drain_confirmed`.
-        """
-        if self.is_closed or self._is_draining:
-            return
-        self._is_draining = True
-        if self._is_client:
-            self.output += make_goaway(0, H2Code.NO_ERROR)
-        else:
-            self.output += make_goaway(WINDOW_LIMIT, H2Code.NO_ERROR, "shutting down")
-            self.output += make_frame(Frame.PING, 0, 0, _DRAIN_PING)
-
-    def close(self, code: H2Code = H2Code.NO_ERROR, reason: str = "") -> None:
-        """Queue a last GOAWAY and drop all streams; nothing is taken in any more.
-
-        Handlers are not told.
-        """
-        if not self.is_closed:
-            self.is_closed = True
-            self.output += make_goaway(self._last_peer_id, code, reason)
-            for stream in list(self.streams.values()):
-                self._forget(stream)
-
-    # -- what the peer says ---------------------------------------------------------------
 
     def receive(self, data: bytes | memoryview, now: float) -> int:
         """Take octets from the connection, and tell the handlers what they mean.
@@ -293,6 +115,31 @@ class H2Machine:
             reader(stream_id, flags, payload)
 
     # -- DATA -----------------------------------------------------------------------------
+
+    def data_frame(self, stream_id: int, data: memoryview, *, ends: bool) -> None:
+        """See `FrameSink`."""
+        length = len(data)
+        stream = self.streams.get(stream_id)
+        received = self._received
+        if (
+            stream is None
+            or not length
+            or not stream.can_receive
+            or length > stream.receive_window
+            or not (stream.is_answered or not self._is_client)
+        ):
+            stream = self.data_begins(stream_id, length, length, ends=ends)
+        elif increment := received.take(length, stream):
+            self.output += make_window_update(0, increment)
+        if stream is None:
+            return
+        if length and (taken := stream.handler.data_received(data)):
+            if increment := received.release(stream, taken):
+                self.output += make_window_update(stream_id, increment)
+            if received.owes and (increment := received.grant()):
+                self.output += make_window_update(0, increment)
+        if ends and stream.can_receive:
+            self.data_ends(stream)
 
     def data_begins(
         self, stream_id: int, length: int, data_length: int, *, ends: bool
@@ -416,23 +263,12 @@ class H2Machine:
 
     # -- ends of streams ------------------------------------------------------------------
 
-    def _end_sending(self, stream: H2Stream) -> None:
-        stream.can_send = False
-        if not stream.can_receive:
-            self.streams.pop(stream.id, None)
-
     def data_ends(self, stream: H2Stream) -> None:
         """See `FrameSink`; a header block may end a stream as well."""
         stream.can_receive = False
         if not stream.can_send:
             self.streams.pop(stream.id, None)
         stream.handler.end_received()
-
-    def _forget(self, stream: H2Stream) -> None:
-        """Take a stream that was reset out of all books."""
-        stream.can_send = stream.can_receive = False
-        self.streams.pop(stream.id, None)
-        self._received.drop(stream)
 
     def _end_in_error(self, stream: H2Stream, code: H2Code) -> None:
         """Reset a stream by the peer's fault."""
@@ -484,7 +320,7 @@ class H2Machine:
         self._chatter.charge()
         if not flags & ACK:
             self.output += make_frame(Frame.PING, ACK, 0, payload)
-        elif payload == _DRAIN_PING and self._is_draining and not self._refuses_streams:
+        elif payload == DRAIN_PING and self._is_draining and not self._refuses_streams:
             self._refuses_streams = True
             self.output += make_goaway(self._last_peer_id, H2Code.NO_ERROR)
             self._handler.drain_confirmed()

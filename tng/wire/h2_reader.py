@@ -40,10 +40,20 @@ class FrameSink(Protocol):
 
     is_closed: bool
 
+    def data_frame(self, stream_id: int, data: memoryview, *, ends: bool) -> None:
+        """A DATA frame without padding, whole.
+
+        Args:
+            stream_id: as sent.
+            data: its payload; not kept.
+            ends: END_STREAM is set.
+        """
+        ...
+
     def data_begins(
         self, stream_id: int, length: int, data_length: int, *, ends: bool
     ) -> H2Stream | None:
-        """A DATA frame begins.
+        """A DATA frame begins, which has padding or does not come at once.
 
         Args:
             stream_id: as sent.
@@ -54,6 +64,10 @@ class FrameSink(Protocol):
         Returns:
             The stream that takes it; None to skip its octets.
         """
+        ...
+
+    def consumed(self, stream: H2Stream, count: int) -> None:
+        """So many of the octets that a stream's owner was given were taken at once."""
         ...
 
     def data_ends(self, stream: H2Stream) -> None:
@@ -144,13 +158,42 @@ class FrameReader:
             elif self._preface:
                 at = self._read_preface(view, at, end)
             else:
-                frames += 1
-                used = self._read_frame(view, at, end)
-                if not used:
-                    self._partial += view[at:end]
-                    break
-                at += used
+                passed, at = self._pass_frames(view, at, end)
+                frames += passed
+                if at < end and not sink.is_closed:
+                    frames += 1
+                    used = self._read_frame(view, at, end)
+                    if not used:
+                        self._partial += view[at:end]
+                        break
+                    at += used
         return frames
+
+    def _pass_frames(self, view: memoryview, at: int, end: int) -> tuple[int, int]:
+        """Pass on the whole DATA frames without padding that come next, as nearly all do.
+
+        Returns:
+            How many there were, and where what follows begins.
+        """
+        if not self._is_settled or self._block_stream:
+            return 0, at
+        sink = self._sink
+        pass_on, read_header = sink.data_frame, FRAME_HEADER.unpack_from
+        largest = self._limits.frame
+        frames = 0
+        while end - at >= HEADER_SIZE:
+            high, low, kind, flags, stream_id = read_header(view, at)
+            start = at + HEADER_SIZE
+            after = start + (high << 8 | low)
+            if kind != DATA or flags & PADDED or after > end or after - start > largest:
+                break
+            frames += 1
+            at = after
+            ends = flags & END_STREAM != 0
+            pass_on(stream_id & WINDOW_LIMIT, view[start:after], ends=ends)
+            if sink.is_closed:
+                break
+        return frames, at
 
     def _read_preface(self, view: memoryview, at: int, end: int) -> int:
         size = min(len(self._preface), end - at)
@@ -189,18 +232,8 @@ class FrameReader:
         if kind == DATA:
             if flags & PADDED:
                 return self._read_padded(view, at, end, length, stream_id, flags)
-            if end - at - HEADER_SIZE < length:
-                self._begin_payload(stream_id, length, length, flags)
-                return HEADER_SIZE
-            # A whole frame, as nearly all are: passed on without being remembered.
-            ends = flags & END_STREAM != 0
-            stream = self._sink.data_begins(stream_id, length, length, ends=ends)
-            at += HEADER_SIZE
-            if stream is not None and length:
-                stream.handler.data_received(view[at : at + length])
-            if ends and stream is not None and stream.can_receive:
-                self._sink.data_ends(stream)
-            return HEADER_SIZE + length
+            self._begin_payload(stream_id, length, length, flags)
+            return HEADER_SIZE
         if kind not in _READ_AS_A_WHOLE:  # section 4.1: unknown types are ignored
             self._sink.frame_read(kind, stream_id, flags, b"")
             self._payload_left = length
@@ -265,7 +298,9 @@ class FrameReader:
         self._payload_left -= size
         stream = self._stream
         if stream is not None and stream.can_receive:
-            stream.handler.data_received(view[at : at + size])
+            taken = stream.handler.data_received(view[at : at + size])
+            if taken:
+                self._sink.consumed(stream, taken)
         if not self._payload_left:
             self._finish_payload()
         return at + size

@@ -61,10 +61,13 @@ class StreamHandler(Protocol):
         """The peer answered our request; 200 opens the tunnel.  Client only, once."""
         ...
 
-    def data_received(self, data: memoryview) -> None:
+    def data_received(self, data: memoryview) -> int:
         """Octets of the tunnel came, 1 or more.
 
-        `data` is valid until this returns.  Tell `H2Machine.consumed` when they are taken.
+        `data` is valid until this returns.
+
+        Returns:
+            How many of them were taken.  Of the rest, `H2Machine.consumed` has to be told later.
         """
         ...
 
@@ -156,8 +159,9 @@ class Nobody:
     def answered(self, status: int, headers: Headers) -> None:
         """Ignore an answer."""
 
-    def data_received(self, data: memoryview) -> None:
+    def data_received(self, data: memoryview) -> int:
         """Ignore octets."""
+        return len(data)
 
     def end_received(self) -> None:
         """Ignore the end."""

@@ -182,9 +182,10 @@ class _Stream:
     def answered(self, status: object, headers: object) -> None:
         self.owner.lines.append(("answered", self.number, status, headers))
 
-    def data_received(self, data: memoryview) -> None:
+    def data_received(self, data: memoryview) -> int:
         sizes = self.owner.sizes
         sizes[self.number] = sizes.get(self.number, 0) + len(data)
+        return 0
 
     def end_received(self) -> None:
         self.owner.lines.append(("end", self.number))
