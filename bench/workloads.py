@@ -204,6 +204,7 @@ def _churn() -> Iterator[Workload]:
         (
             Row(RATE, ours, reference, 4.0, 6.0),
             Row(RATE, ours, System.REFERENCE_ATTESTED_MULTIPLEXED),
+            Row(RATE, _FORWARDER, reference),
             *_requests(reference, ours),
         ),
     )

@@ -1,4 +1,4 @@
-"""tng.attest.credential: a key of its own in every certificate, and an end to each."""
+"""tng.attest.credential_source: a key of its own in every certificate, and an end to each."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from tng.attest.attester.base import TeeEvidence
 from tng.attest.binding import pubkey_claims, report_data
 from tng.attest.certificate import LIFETIME, PeerCertificate, parse_peer_certificate
-from tng.attest.credential import Credential, CredentialSource, read_expiry
+from tng.attest.credential import Credential
+from tng.attest.credential_source import CredentialSource
 from tng.attest.evidence import CocoToken, parse_evidence
+from tng.attest.token_expiry import read_expiry
 from tng.clock import FixedClock
 from tng.errors import AppraiserError, ErrorCode, EvidenceError
 from tng.wire.dice import CocoEvidence

@@ -21,9 +21,10 @@ import trio
 from tng.attest.attester.factory import make_any_attester
 from tng.attest.attester.ita import AnyAttester, ItaAttester
 from tng.attest.binding import canonical_json
-from tng.attest.credential import collect_evidence, read_live_expiry
+from tng.attest.credential_source import collect_evidence
 from tng.attest.evidence import COCO, ITA, Evidence
 from tng.attest.passport import AnyAppraiser, make_issuer, obtain_token
+from tng.attest.token_expiry import read_live_expiry
 from tng.attest.user_data import UserData, claims_of, with_challenge
 from tng.errors import LocalProtocolError
 

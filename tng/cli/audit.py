@@ -11,6 +11,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, BinaryIO
 
+from tng.cli.commands import COMMANDS
 from tng.errors import ConfigError, StartError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def add_parser(commands: Subparsers) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "audit",
-        help="check an audit log",
+        help=COMMANDS["audit"],
         description="Tools for the log that --audit-log writes.",
     )
     actions = parser.add_subparsers(title="actions", dest="action", required=True)

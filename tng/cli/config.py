@@ -7,6 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from tng.cli.commands import COMMANDS
 from tng.cli.launch import add_config_arguments, read_config, read_text
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def add_parser(commands: Subparsers) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "config",
-        help="check, show or describe a configuration",
+        help=COMMANDS["config"],
         description="Look at a configuration without running it.",
     )
     actions = parser.add_subparsers(title="actions", required=True)

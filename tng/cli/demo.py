@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Final
 
+from tng.cli.commands import COMMANDS
 from tng.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def add_parser(commands: Subparsers) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "demo",
-        help="try everything on this machine, without a TEE",
+        help=COMMANDS["demo"],
         description="Start an attestation service, an egress with SIMULATED evidence, an ingress\n"
         "and a stand-in for a model server; send requests through them; show what was verified;\n"
         "then do the same with an impostor, which must be refused.",

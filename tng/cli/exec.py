@@ -14,9 +14,11 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING
 
+from tng.cli.commands import COMMANDS
 from tng.cli.exec_library import child_environment, find_library
 from tng.cli.exec_program import check_reach, find_program
 from tng.cli.launch import add_audit_argument, add_config_arguments, read_config
+from tng.cli.openssl_settings import load_openssl
 from tng.errors import ConfigError, StartError, TngError
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def add_parser(commands: Subparsers) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "exec",
-        help="run a program whose connections go through a gateway",
+        help=COMMANDS["exec"],
         description="Run COMMAND with its captured connections (add_ingress) or ports (add_egress)"
         "\nled through tunnels.  Ends with it, with its exit status.",
         epilog=_EPILOG,
@@ -92,6 +94,7 @@ def prepare_exec_config(text: str) -> TngConfig:
 def _run(
     config: TngConfig, command: list[str], library: str, audit_log: pathlib.Path | None
 ) -> int:
+    load_openssl()
     import trio
 
     from tng.cli.audit_records import audited

@@ -12,8 +12,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from tng.attest.strict_json import parse_json
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -36,6 +34,8 @@ def with_ita_key(text: str, environment: Mapping[str, str]) -> str:
     key = environment.get(VARIABLE)
     if not key or '"ita"' not in text:
         return text
+    from tng.attest.strict_json import parse_json
+
     try:
         config = parse_json(text.encode("utf-8", "surrogatepass"))
     except ValueError:

@@ -7,21 +7,22 @@ the command is used, so that `tng launch` starts fast.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from tng import __version__
-from tng.cli import audit, config, demo, launch, tools, trustee, verify
-from tng.cli import exec as execute
+from tng.cli.commands import COMMANDS
 from tng.cli.conflict import refuse_conflict
 from tng.errors import ConfigError, TngError
 from tng.observe.logs import configure_logging
 from tng.observe.options import LogFlags, log_options
 
-_COMMANDS: Final = (launch, execute, demo, trustee, config, verify, audit, tools)
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
 
 _EXIT_STATUS: Final = (
     "exit status: 0 clean, 1 failed, 2 wrong configuration or usage, 130 interrupted"
@@ -41,8 +42,8 @@ environment:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
-    parser = make_parser()
-    options = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = make_parser(words).parse_args(words)
     _silence_grpc(options.command)
     # The library's remark on an odd name in a certificate: a peer wrote that name, and a peer
     # shall not write to our standard error.
@@ -75,8 +76,13 @@ def report(error: TngError) -> int:
     return error.exit_status
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
+def make_parser(words: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """The parser of the command line.
+
+    Args:
+        words: what it is to parse.  A command that is none of these words cannot be the one that
+            is called, so that its name and its line of help will do; by default all are complete.
+    """
     parser = argparse.ArgumentParser(
         prog="tng",
         description="Trusted Network Gateway: attested tunnels to services in a TEE.",
@@ -99,11 +105,27 @@ def make_parser() -> argparse.ArgumentParser:
         "--tokio-console", action="store_true", help="accepted for compatibility, does nothing"
     )
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
-    for command in _COMMANDS:
-        command.add_parser(commands)
+    for name, line in COMMANDS.items():
+        if name in words:
+            _load(name).add_parser(commands)
+        else:
+            commands.add_parser(name, help=line)
     for below in commands.choices.values():
         _add_exit_status(below)
     return parser
+
+
+class _Command(Protocol):
+    """The module of a command."""
+
+    def add_parser(self, commands: Subparsers) -> None:
+        """Add the command to the command line."""
+        ...
+
+
+def _load(name: str) -> _Command:
+    module: _Command = importlib.import_module(f"tng.cli.{name}")
+    return module
 
 
 def _add_exit_status(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from tng.cli import (
     tools_rv,
     tools_token,
 )
+from tng.cli.commands import COMMANDS
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
@@ -36,7 +37,7 @@ def add_parser(commands: Subparsers) -> None:
     """Add the group to the command line."""
     parser = commands.add_parser(
         "tools",
-        help="key broker client and other single tools",
+        help=COMMANDS["tools"],
         description="Single tools around a gateway and its attestation service.",
     )
     tools = parser.add_subparsers(title="tools", dest="tool", required=True)

@@ -12,6 +12,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tng.cli.commands import COMMANDS
 from tng.clock import SystemClock
 from tng.endpoint import Endpoint, parse_authority
 from tng.errors import ConfigError
@@ -40,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand `trustee`."""
     parser = subparsers.add_parser(
         "trustee",
-        help="run an attestation service and key broker for this machine",
+        help=COMMANDS["trustee"],
         description="Run an attestation service that speaks the RESTful interface of Trustee: it"
         " verifies TDX quotes, evaluates a policy and signs a token. Its key broker gives secrets"
         " to machines whose evidence was affirmed.",

@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from tng.cli.collateral import judge_with_surroundings
+from tng.cli.commands import COMMANDS
 from tng.errors import ConfigError, TngError, UntrustedPeerError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def add_parser(commands: Subparsers) -> None:
     """Add the command to the command line."""
     parser = commands.add_parser(
         "verify",
-        help="judge a live egress",
+        help=COMMANDS["verify"],
         description="Connect to an egress, have its evidence judged, print every check, and leave."
         " Exit status 0 if it is accepted, 1 if it is refused or cannot be judged.",
     )

@@ -11,7 +11,6 @@ forge a line of a log.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -92,6 +91,8 @@ def describe(value: object) -> str:
 
 def closest(word: str, known: Sequence[str]) -> str:
     """`, did you mean "..."?`, or nothing when no known word is close."""
+    import difflib  # here, because only mistakes need it
+
     near = difflib.get_close_matches(word[:_MAX_SHOWN], known, n=1)
     return f", did you mean {quote(near[0])}?" if near else ""
 

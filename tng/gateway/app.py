@@ -25,11 +25,9 @@ from tng.errors import TngError
 from tng.gateway.control import ControlInterface
 from tng.gateway.entries import Entry, Serve, Services, Trust
 from tng.gateway.lifetime import run_until_signalled
-from tng.gateway.netfilter.capturing import Captures, captures_of
-from tng.gateway.netfilter.sockets import MarkedSockets
+from tng.gateway.netfilter.factory import make_captures
 from tng.tunnel.bridge import Bridge
 from tng.tunnel.dialer import Dialer
-from tng.tunnel.rats_tls.client import RatsTlsClient
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +65,7 @@ class Gateway:
         self._make_socket = make_socket
         self._reactor = Reactor()
         bridge = Bridge(self._reactor)
-        self._captures = Captures(captures_of(config))
+        self._captures = make_captures(config)
         dialer = Dialer(self._reactor, bridge, self._captures.own_mark)
         services = Services(self._reactor, bridge, dialer, clock, trust or Trust())
         self._bridge = bridge
@@ -93,9 +91,7 @@ class Gateway:
 
     def pool_status(self, entry: Entry) -> dict[str, object] | None:
         """The tunnels that the connections of an ingress share; None where there is no pool."""
-        if not isinstance(entry.tunnel, RatsTlsClient):
-            return None
-        return entry.tunnel.pool.status(entry.multiplex)
+        return None if entry.pool_status is None else entry.pool_status()
 
     def keys_status(self, entry: Entry) -> dict[str, object] | None:
         """The HPKE keys of an entry whose transport is OHTTP; None for the others."""
@@ -109,6 +105,8 @@ class Gateway:
         """
         self._captures.check()
         if (mark := self._captures.own_mark) is not None:
+            from tng.gateway.netfilter.sockets import MarkedSockets  # starting costs what is used
+
             trio.socket.set_custom_socket_factory(MarkedSockets(mark))
 
     async def refresh(self) -> None:

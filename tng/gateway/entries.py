@@ -10,12 +10,6 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from tng.attest.attester.factory import make_any_attester
-from tng.attest.credential import CredentialSource
-from tng.attest.passport import make_issuer
-from tng.attest.statement_source import StatementSource, make_statement_source
-from tng.attest.verifier.base import StatementVerifier, Verifier
-from tng.attest.verifier.factory import make_any_verifier
 from tng.clock import Clock
 from tng.config.capture import (
     EgressNetfilter,
@@ -27,32 +21,62 @@ from tng.config.model import Attest, Egress, Ingress, Verify
 from tng.config.ohttp import EgressOhttp
 from tng.dataplane.reactor import Reactor
 from tng.endpoint import Endpoint
-from tng.gateway.datagrams import DatagramEntry
 from tng.observe.metrics import EntryMeter, Side
 from tng.tunnel.bridge import Bridge
 from tng.tunnel.dialer import Dialer
-from tng.tunnel.ohttp.replay import ReplayGuard, Replays
 from tng.tunnel.rats_tls.identity import Identity, Source
 
 if TYPE_CHECKING:
+    from tng.attest.statement_source import StatementSource
+    from tng.attest.verifier.base import StatementVerifier, Verifier
+    from tng.gateway.datagrams import DatagramEntry
     from tng.gateway.ohttp_entries import OpenSource
     from tng.tunnel.ohttp.key_source import KeySource
+    from tng.tunnel.ohttp.replay import Replays
 
 Serve = Callable[[socket.socket, Endpoint], Coroutine[None, None, None]]
 """Serves one accepted TCP connection, given the client's address."""
 
 
+# What builds a part loads the modules of that part: starting costs what is used.
+
+
 def make_source(attest: Attest, clock: Clock) -> Source:
     """The source of our certificates that the configuration names."""
+    from tng.attest.attester.factory import make_any_attester
+    from tng.attest.credential_source import CredentialSource
+    from tng.attest.passport import make_issuer
+
     attester, issuer = make_any_attester(attest), make_issuer(attest)
     return CredentialSource(attester, clock, issuer, attest.policy_ids)
 
 
+def make_verifier(sections: tuple[Verify, ...], clock: Clock) -> StatementVerifier:
+    """The judge that the configuration describes; see `attest.verifier.factory`."""
+    from tng.attest.verifier.factory import make_any_verifier
+
+    return make_any_verifier(sections, clock)
+
+
+def make_statement_source(attest: Attest, clock: Clock) -> StatementSource:
+    """The source of evidence and tokens over OHTTP that the configuration names."""
+    from tng.attest import statement_source
+
+    return statement_source.make_statement_source(attest, clock)
+
+
 def make_key_source(where: str, settings: EgressOhttp, services: Services) -> KeySource:
     """The source of HPKE keys that the configuration names; see `ohttp_entries.key_source`."""
-    from tng.gateway.ohttp_entries import key_source  # starting costs what is used
+    from tng.gateway.ohttp_entries import key_source
 
     return key_source(where, settings, services)
+
+
+def make_replays() -> Replays:
+    """A memory of the requests that an OHTTP egress has seen."""
+    from tng.tunnel.ohttp.replay import ReplayGuard
+
+    return ReplayGuard()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +92,10 @@ class Trust:
     """
 
     make_source: Callable[[Attest, Clock], Source] = make_source
-    make_verifier: Callable[[tuple[Verify, ...], Clock], StatementVerifier] = make_any_verifier
+    make_verifier: Callable[[tuple[Verify, ...], Clock], StatementVerifier] = make_verifier
     make_statement_source: Callable[[Attest, Clock], StatementSource] = make_statement_source
     make_key_source: Callable[[str, EgressOhttp, Services], KeySource] = make_key_source
-    make_replays: Callable[[], Replays] = ReplayGuard
+    make_replays: Callable[[], Replays] = make_replays
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +147,7 @@ class Entry:
         let_idle_go: ends the connections of clients that have not asked for anything.
         datagrams: serves a UDP mode; None in the others.
         keys: the egress's HPKE keys, where its transport is OHTTP.
+        pool_status: what the control interface shows of shared tunnels; None where none are.
         keys_status: what the control interface shows of HPKE keys; None for other transports.
         source: asks our TEE for OHTTP, where the entry attests.
     """
@@ -139,6 +164,7 @@ class Entry:
     let_idle_go: Callable[[], None] = field(default=lambda: None)
     datagrams: DatagramEntry | None = None
     keys: KeySource | None = None
+    pool_status: Callable[[], dict[str, object]] | None = None
     keys_status: Callable[[], dict[str, object]] | None = None
     source: OpenSource | None = None
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from tng.config.model import Egress, Ingress
 from tng.endpoint import Endpoint
-from tng.gateway.egress.hook import moved_port
 from tng.gateway.entries import captured_at
-from tng.gateway.ingress.hook import proxy_endpoint
 from tng.observe.metrics import Side, entry_labels
 
 
@@ -17,8 +15,12 @@ def labels_of(side: Side, number: int, entry: Ingress | Egress) -> dict[str, str
     if proxy is not None:
         listen = Endpoint(proxy.proxy_listen.host, proxy.proxy_listen.port)
     elif isinstance(entry, Ingress) and entry.hook is not None:
+        from tng.gateway.ingress.hook import proxy_endpoint  # starting costs what is used
+
         listen = proxy_endpoint(entry.hook)
     elif isinstance(entry, Egress) and entry.hook is not None and entry.hook.capture_listen:
+        from tng.gateway.egress.hook import moved_port  # starting costs what is used
+
         _, listen, target = moved_port(entry.hook.capture_listen[0])
     elif entry.mapping is not None:
         listen, target = entry.mapping.rules[0].pairs()[0]

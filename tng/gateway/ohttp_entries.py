@@ -12,36 +12,26 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from tng.attest.statement_source import StatementSource
-from tng.attest.verifier.base import StatementVerifier
-from tng.config.model import Attest, Egress, Ingress
-from tng.config.ohttp import EgressOhttp, IngressOhttp
-from tng.dataplane.web_tls import WebTls
 from tng.endpoint import Endpoint
 from tng.errors import LocalProtocolError
-from tng.gateway.egress.cors import CorsPolicy
-from tng.gateway.egress.direct_forward import DirectForward
-from tng.gateway.egress.ohttp import OhttpEgress, OhttpRules
-from tng.gateway.flow import Flow
-from tng.gateway.ingress.ohttp import OhttpFlow
-from tng.gateway.router import Router
-from tng.observe.metrics import EntryMeter
-from tng.tunnel.base import Opened
-from tng.tunnel.dialer import Dialer
-from tng.tunnel.ohttp.client import OhttpClient
-from tng.tunnel.ohttp.key_fetch import DEFAULT_INTERVAL_S, KeyFetcher
-from tng.tunnel.ohttp.key_source import KeySource, make_key_source
-from tng.tunnel.ohttp.outer import OuterPath, Passthrough
-from tng.tunnel.ohttp.outer_connection import OuterConnections
-from tng.tunnel.ohttp.rats_tls_peers import RatsTlsPeers
-from tng.tunnel.ohttp.recipients import Recipients
-from tng.tunnel.ohttp.server import Judge, OhttpServer
-from tng.tunnel.ohttp.statements import KeyStatements
-from tng.tunnel.rats_tls.identity import Identity
 from tng.verdict import AttestedPeer
 
 if TYPE_CHECKING:
+    from tng.attest.statement_source import StatementSource
+    from tng.attest.verifier.base import StatementVerifier
+    from tng.config.model import Attest, Egress, Ingress
+    from tng.config.ohttp import EgressOhttp, IngressOhttp
+    from tng.gateway.egress.ohttp import OhttpEgress
     from tng.gateway.entries import Services
+    from tng.gateway.flow import Flow
+    from tng.gateway.ingress.ohttp import OhttpFlow
+    from tng.gateway.router import Router
+    from tng.observe.metrics import EntryMeter
+    from tng.tunnel.base import Opened
+    from tng.tunnel.dialer import Dialer
+    from tng.tunnel.ohttp.client import OhttpClient
+    from tng.tunnel.ohttp.key_source import KeySource
+    from tng.tunnel.ohttp.recipients import Recipients
 
 _CLOSE_TIMEOUT_S: Final = 1.0
 """Seconds that closing connections to services may take at the end."""
@@ -143,9 +133,18 @@ def ohttp_ingress(
     Raises:
         ConfigError: a file of `tls_ca_certs` cannot be used.
     """
+    from tng.gateway.ingress.ohttp import OhttpFlow  # starting costs what is used
+    from tng.tunnel.ohttp.client import OhttpClient
+    from tng.tunnel.ohttp.key_fetch import DEFAULT_INTERVAL_S, KeyFetcher
+    from tng.tunnel.ohttp.outer import OuterPath, Passthrough
+    from tng.tunnel.ohttp.outer_connection import OuterConnections
+    from tng.tunnel.ohttp.recipients import Recipients
+
     source = _source(entry.attest, services)
     tls = None
     if settings.tls:
+        from tng.dataplane.web_tls import WebTls
+
         tls = WebTls(services.reactor, settings.tls_ca_certs, services.clock)
     outer = OuterConnections(services.reactor, dialer, tls)
     interval = DEFAULT_INTERVAL_S if entry.attest is None else float(entry.attest.refresh_interval)
@@ -179,6 +178,13 @@ def ohttp_egress(
     meter: EntryMeter,
 ) -> OhttpEgressParts:
     """The parts of an egress; arguments as `ohttp_ingress`, and where its keys come from."""
+    from tng.gateway.egress.cors import CorsPolicy  # starting costs what is used
+    from tng.gateway.egress.direct_forward import DirectForward
+    from tng.gateway.egress.ohttp import OhttpEgress, OhttpRules
+    from tng.tunnel.ohttp.outer import Passthrough
+    from tng.tunnel.ohttp.server import Judge, OhttpServer
+    from tng.tunnel.ohttp.statements import KeyStatements
+
     source = _source(entry.attest, services)
     interval = 0.0 if entry.attest is None else float(entry.attest.refresh_interval)
     server = OhttpServer(
@@ -212,9 +218,14 @@ def key_source(where: str, settings: EgressOhttp, services: Services) -> KeySour
     Raises:
         ConfigError: the list of peers cannot be read.
     """
+    from tng.tunnel.ohttp.key_source import make_key_source  # starting costs what is used
+
     key = settings.key
     if key is None or key.source != "peer_shared":
         return make_key_source(key, services.clock, where=where)
+    from tng.tunnel.ohttp.rats_tls_peers import RatsTlsPeers
+    from tng.tunnel.rats_tls.identity import Identity
+
     identity = verifier = None
     if key.attest is not None:
         source = services.trust.make_source(key.attest, services.clock)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Sequence
 
-import re2
-
 from tng.config.model import DstFilter
 from tng.endpoint import Endpoint
 
@@ -42,6 +40,8 @@ def _host_matcher(entry: DstFilter) -> _Matcher:
     if entry.domain is not None:
         return _domain_matcher(entry.domain)
     if entry.domain_regex is not None:
+        import re2  # here, because only patterns need it and it is slow to load
+
         pattern = re2.compile(entry.domain_regex)
         return lambda to: not to.is_address and pattern.search(to.host) is not None
     if entry.ip is not None:

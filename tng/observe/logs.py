@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import collections
 import logging
-import logging.handlers
 import queue
 import sys
 import threading
@@ -231,11 +230,11 @@ class RecordQueue:
         self._filled.set()
 
 
-class _Handler(logging.handlers.QueueHandler):
+class _Handler(logging.Handler):
     """Puts records into the queue; drops them when it is full."""
 
     def __init__(self, records: RecordQueue) -> None:
-        super().__init__(records)  # type: ignore[arg-type]  # only put_nowait is used
+        super().__init__()
         self._records = records
         self.setLevel(logging.NOTSET)
 

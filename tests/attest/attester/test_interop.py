@@ -18,7 +18,7 @@ from tng.attest.attester.agent import AgentAttester
 from tng.attest.attester.asr import AsrAttester
 from tng.attest.binding import report_data, runtime_data_for
 from tng.attest.certificate import parse_peer_certificate
-from tng.attest.credential import CredentialSource
+from tng.attest.credential_source import CredentialSource
 from tng.attest.evidence import parse_evidence
 from tng.clock import SystemClock
 from tng.wire.dice import CocoEvidence

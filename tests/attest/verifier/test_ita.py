@@ -13,7 +13,7 @@ from tng.attest.appraiser.ita import ItaAppraiser
 from tng.attest.attester.asr import AsrAttester
 from tng.attest.attester.ita import ItaAttester
 from tng.attest.binding import runtime_data_for
-from tng.attest.credential import CredentialSource
+from tng.attest.credential_source import CredentialSource
 from tng.attest.evidence import CocoToken, ItaToken, dump_evidence
 from tng.attest.statement import Statement
 from tng.attest.statement_source import StatementSource

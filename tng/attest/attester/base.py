@@ -1,7 +1,7 @@
 """The seam to whatever obtains evidence from our own TEE.
 
 Report data in, evidence out.  An attester does not know what the report data stands for, and
-does not judge what it returns; `attest.credential` binds the one and peers judge the other.
+does not judge what it returns; `attest.credential_source` binds the one and peers judge the other.
 """
 
 from __future__ import annotations

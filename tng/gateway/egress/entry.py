@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 from tng.config.model import Egress
 from tng.config.ohttp import EgressOhttp
 from tng.endpoint import Endpoint
-from tng.gateway.datagrams import need_quic
 from tng.gateway.egress.delivery import Delivery, RouteOf, TunnelEgress
-from tng.gateway.egress.hook import ProgramDialer, watch_ports
 from tng.gateway.egress.routes import routes_of
 from tng.gateway.entries import (
     Entry,
@@ -24,9 +22,9 @@ from tng.gateway.entries import (
 from tng.gateway.labels import labels_of
 from tng.observe.metrics import EntryMeter
 from tng.tunnel.dialer import Dialer
-from tng.tunnel.rats_tls.server import RatsTlsServer
 
 if TYPE_CHECKING:
+    from tng.config.capture import EgressHook
     from tng.gateway.egress.ohttp import OhttpEgress
 
 Listeners = list[tuple[Endpoint, Serve]]
@@ -35,12 +33,16 @@ Listeners = list[tuple[Endpoint, Serve]]
 def build_egress(number: int, entry: Egress, services: Services) -> Entry:
     """The parts of `add_egress[number]`."""
     if entry.mapping_udp is not None or entry.netfilter_udp is not None:
+        from tng.gateway.datagrams import need_quic  # starting costs what is used
+
         need_quic(f"add_egress[{number}]")
-        from tng.gateway.datagram_modes import datagram_entry  # starting costs what is used
+        from tng.gateway.datagram_modes import datagram_entry
 
         return datagram_entry(number, entry, services)
     if entry.ohttp is not None:
         return _ohttp_egress(number, entry, entry.ohttp, services)
+    from tng.tunnel.rats_tls.server import RatsTlsServer
+
     identity, verifier = identity_of(entry.attest, services), verifier_of(entry.verifiers, services)
     multiplex = entry.rats_tls.multiplex if entry.rats_tls else None
     server = RatsTlsServer(
@@ -57,7 +59,7 @@ def build_egress(number: int, entry: Egress, services: Services) -> Entry:
     if entry.direct_forward:
         listeners, let_idle_go = _let_plain_in(entry, listeners, services, dialer, meter)
     if entry.hook is not None:
-        listeners = watch_ports(entry.hook, listeners, delivery)
+        listeners = _watched(entry.hook, listeners, delivery)
     return Entry(
         "egress",
         number,
@@ -92,6 +94,12 @@ def _let_plain_in(
     return [(to, door.serve) for (to, _), door in zip(listeners, doors, strict=True)], let_idle_go
 
 
+def _watched(hook: EgressHook, listeners: Listeners, delivery: Delivery) -> Listeners:
+    from tng.gateway.egress.hook import watch_ports  # starting costs what is used
+
+    return watch_ports(hook, listeners, delivery)
+
+
 def _nothing() -> None:
     """For entries whose connections end with their tunnels."""
 
@@ -99,6 +107,8 @@ def _nothing() -> None:
 def _dialer_of(entry: Egress, services: Services) -> Dialer:
     """What connects to the service."""
     if entry.hook is not None:
+        from tng.gateway.egress.hook import ProgramDialer  # starting costs what is used
+
         return ProgramDialer(services.reactor, services.bridge)
     return dialer_of(entry, services)
 
@@ -117,7 +127,7 @@ def _ohttp_egress(number: int, entry: Egress, settings: EgressOhttp, services: S
     ]
     if entry.hook is not None:
         delivery = Delivery(services.reactor, dialer, entry.mode, meter)
-        listeners = watch_ports(entry.hook, listeners, delivery)
+        listeners = _watched(entry.hook, listeners, delivery)
     return Entry(
         "egress",
         number,

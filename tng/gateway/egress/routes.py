@@ -12,7 +12,6 @@ import socket
 from typing import TYPE_CHECKING
 
 from tng.gateway.egress.delivery import Route, RouteOf
-from tng.gateway.egress.hook import moved_port
 from tng.gateway.entries import captured_at
 from tng.gateway.netfilter.sockets import original_destination
 
@@ -26,6 +25,8 @@ def routes_of(entry: Egress) -> list[tuple[Endpoint, RouteOf]]:
     if entry.netfilter is not None:
         return [(captured_at(entry.netfilter), captured_route)]
     if entry.hook is not None:
+        from tng.gateway.egress.hook import moved_port  # starting costs what is used
+
         moved = [moved_port(rule) for rule in entry.hook.capture_listen]
         return [(port.listen, _always(port.listen, port.target)) for port in moved]
     rules = entry.mapping.rules if entry.mapping else ()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from tng.config.model import DstFilter, Ingress, RatsTls
 from tng.config.ohttp import IngressOhttp
-from tng.config.proxy import Socks5
+from tng.config.proxy import HttpProxy, Socks5
 from tng.dataplane.plain import PlainEnd
 from tng.endpoint import Endpoint
 from tng.errors import NetError
-from tng.gateway.datagrams import need_quic
 from tng.gateway.entries import (
     Entry,
     Serve,
@@ -22,28 +22,30 @@ from tng.gateway.entries import (
     verifier_of,
 )
 from tng.gateway.flow import Carrier, Flow
-from tng.gateway.ingress.hook import HookIngress, proxy_endpoint
-from tng.gateway.ingress.http_proxy import HttpProxyIngress
-from tng.gateway.ingress.mapping import MappingIngress
-from tng.gateway.ingress.netfilter import NetfilterIngress
-from tng.gateway.ingress.socks5 import Socks5Ingress
 from tng.gateway.labels import labels_of
 from tng.gateway.router import Router
 from tng.observe.metrics import EntryMeter
-from tng.tunnel.rats_tls.client import ClientOptions, RatsTlsClient
-from tng.tunnel.rats_tls.pool import PoolLimits
-from tng.wire.socks5 import Credentials
+
+if TYPE_CHECKING:
+    from tng.wire.socks5 import Credentials
+
+Listeners = list[tuple[Endpoint, Serve]]
 
 
 def build_ingress(number: int, entry: Ingress, services: Services) -> Entry:
     """The parts of `add_ingress[number]`."""
     if entry.mapping_udp is not None or entry.netfilter_udp is not None:
+        from tng.gateway.datagrams import need_quic  # starting costs what is used
+
         need_quic(f"add_ingress[{number}]")
-        from tng.gateway.datagram_modes import datagram_entry  # starting costs what is used
+        from tng.gateway.datagram_modes import datagram_entry
 
         return datagram_entry(number, entry, services)
     if entry.ohttp is not None:
         return _ohttp_ingress(number, entry, entry.ohttp, services)
+    from tng.tunnel.rats_tls.client import ClientOptions, RatsTlsClient
+    from tng.tunnel.rats_tls.pool import PoolLimits
+
     identity, verifier = identity_of(entry.attest, services), verifier_of(entry.verifiers, services)
     rats_tls = entry.rats_tls or RatsTls.model_validate({})
     limits = PoolLimits(
@@ -62,8 +64,7 @@ def build_ingress(number: int, entry: Ingress, services: Services) -> Entry:
     meter = EntryMeter(labels_of("ingress", number, entry))
     router = Router(_filters(entry))
     flow = Flow(services.reactor, entry.mode, router, client, services.dialer, meter)
-    proxy = HttpProxyIngress(flow)
-    listeners = _ingress_listeners(entry, flow, proxy.serve)
+    listeners, let_idle_go = _ways_in(entry, flow)
     return Entry(
         "ingress",
         number,
@@ -74,7 +75,8 @@ def build_ingress(number: int, entry: Ingress, services: Services) -> Entry:
         verifier,
         rats_tls.multiplex,
         meter,
-        proxy.let_idle_go,
+        let_idle_go,
+        pool_status=lambda: client.pool.status(rats_tls.multiplex),
     )
 
 
@@ -88,7 +90,11 @@ def _ohttp_ingress(
     router, dialer = Router(_filters(entry)), dialer_of(entry, services)
     plain = Flow(services.reactor, entry.mode, router, NoTunnel(), services.dialer, meter)
     parts = ohttp_ingress(entry, settings, verifier, services, dialer, plain, router)
-    listeners = _ingress_listeners(entry, parts.flow, parts.flow.serve_proxy)
+    listeners = (
+        _listeners(entry, parts.flow)
+        if entry.http_proxy is None
+        else _proxy_listeners(entry.http_proxy, parts.flow, parts.flow.serve_proxy)
+    )
     return Entry(
         "ingress",
         number,
@@ -104,24 +110,49 @@ def _ohttp_ingress(
     )
 
 
-def _ingress_listeners(
-    entry: Ingress, flow: Carrier, serve_proxy: Callable[[PlainEnd], Awaitable[None]]
-) -> list[tuple[Endpoint, Serve]]:
-    if entry.http_proxy is not None:
-        listen = entry.http_proxy.proxy_listen
-        return [(Endpoint(listen.host, listen.port), _client_server(flow, serve_proxy))]
+def _ways_in(entry: Ingress, flow: Flow) -> tuple[Listeners, Callable[[], None]]:
+    """Listeners, and what ends the connections of clients that have not asked for anything."""
+    if entry.http_proxy is None:
+        return _listeners(entry, flow), _nothing
+    from tng.gateway.ingress.http_proxy import HttpProxyIngress  # starting costs what is used
+
+    proxy = HttpProxyIngress(flow)
+    return _proxy_listeners(entry.http_proxy, flow, proxy.serve), proxy.let_idle_go
+
+
+def _nothing() -> None:
+    """For ways in whose clients ask once, at once."""
+
+
+def _proxy_listeners(
+    http_proxy: HttpProxy, flow: Carrier, serve: Callable[[PlainEnd], Awaitable[None]]
+) -> Listeners:
+    listen = http_proxy.proxy_listen
+    return [(Endpoint(listen.host, listen.port), _client_server(flow, serve))]
+
+
+def _listeners(entry: Ingress, flow: Carrier) -> Listeners:
+    """Those of every mode but `http_proxy`; the module of another mode is not loaded."""
     if entry.socks5 is not None:
+        from tng.gateway.ingress.socks5 import Socks5Ingress
+
         listen = entry.socks5.proxy_listen
         serve = _client_server(flow, Socks5Ingress(flow, _credentials(entry.socks5)).serve)
         return [(Endpoint(listen.host, listen.port), serve)]
     if entry.netfilter is not None:
+        from tng.gateway.ingress.netfilter import NetfilterIngress
+
         serve = _client_server(flow, NetfilterIngress(flow).serve)
         return [(captured_at(entry.netfilter), serve)]
     if entry.hook is not None:
+        from tng.gateway.ingress.hook import HookIngress, proxy_endpoint
+
         hook = HookIngress(flow, entry.hook.capture_dst)
         return [(proxy_endpoint(entry.hook), _client_server(flow, hook.serve))]
     if entry.mapping is None:
         raise AssertionError(f"mode {entry.mode!r} has passed the availability check unbuilt")
+    from tng.gateway.ingress.mapping import MappingIngress
+
     return [
         (listen, _client_server(flow, MappingIngress(flow, target).serve))
         for rule in entry.mapping.rules
@@ -152,6 +183,8 @@ def _client_server(flow: Carrier, serve_client: Callable[[PlainEnd], Awaitable[N
 def _credentials(socks5: Socks5) -> Credentials | None:
     if socks5.auth is None:
         return None
+    from tng.wire.socks5 import Credentials
+
     auth = socks5.auth
     return Credentials(auth.username.encode(), auth.password.reveal().encode())
 

@@ -15,13 +15,12 @@ Invariant: a `Recipient` is made in one place, at the end of `fetch`, and only w
 from __future__ import annotations
 
 import base64
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from tng.attest.credential import read_expiry
 from tng.attest.statement import Statement
-from tng.attest.statement_source import StatementSource
+from tng.attest.token_expiry import read_expiry
 from tng.attest.user_data import ClientUserData, with_challenge
 from tng.attest.verifier.base import StatementVerifier
 from tng.clock import Clock
@@ -47,6 +46,9 @@ from tng.verdict import NoRa
 from tng.wire.http1_head import Fields
 from tng.wire.ohttp_keys import choose, parse_key_config_list
 from tng.wire.ohttp_metadata import AttestedKey, Metadata, frame_metadata
+
+if TYPE_CHECKING:
+    from tng.attest.statement_source import StatementSource
 
 CALL_TIMEOUT_S: Final = 20.0
 """Seconds for one call of the control API; an egress may have to ask its TEE and a service."""

@@ -15,9 +15,6 @@ from tng.clock import Clock
 from tng.config.ohttp import OhttpKey
 from tng.errors import ConfigError
 from tng.tunnel.ohttp.keyring import Keyring
-from tng.tunnel.ohttp.keys_directory import DirectoryKeys
-from tng.tunnel.ohttp.keys_file import FileKey
-from tng.tunnel.ohttp.keys_peer_shared import PeerSharedKeys
 from tng.tunnel.ohttp.keys_self_generated import SelfGeneratedKeys
 from tng.tunnel.ohttp.peer_transport import PeerTransport
 
@@ -89,12 +86,18 @@ def make_key_source(
         case "self_generated":
             return SelfGeneratedKeys(interval, clock)
         case "file":
+            from tng.tunnel.ohttp.keys_file import FileKey  # starting costs what is used
+
             return FileKey(path, clock, f"{where}.path")
         case "directory":
+            from tng.tunnel.ohttp.keys_directory import DirectoryKeys
+
             return DirectoryKeys(path, clock, f"{where}.path")
         case "peer_shared":
             if transport is None:
                 raise ConfigError([f"{where}: keys cannot be shared here: no way to peers"])
+            from tng.tunnel.ohttp.keys_peer_shared import PeerSharedKeys
+
             return PeerSharedKeys(settings, clock, transport, where)
         case _:
             assert_never(settings.source)

@@ -9,17 +9,19 @@ Invariant: a token is kept only for the key that it is about, and never beyond i
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from tng.attest.evidence import COCO, Shown, make_token
-from tng.attest.statement_source import Passport, StatementSource
 from tng.attest.user_data import ServerUserData, with_challenge
 from tng.clock import Clock
 from tng.errors import TngError
 from tng.tunnel.ohttp.control_messages import Wanted
 from tng.tunnel.ohttp.problems import OhttpError, Problem
+
+if TYPE_CHECKING:
+    from tng.attest.statement_source import Passport, StatementSource
 
 LIFE_LEFT_S: Final = 30.0
 """Seconds that a kept token must still be good for."""
