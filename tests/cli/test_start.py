@@ -48,6 +48,7 @@ NEEDED_PARTS = {
     "tng.attest": {"credential", "dummy", "verifier", "verifier.base", "verifier.explain"},
     "tng.cli": {
         *("audit_records", "collateral", "commands", "conflict", "ita_key", "launch", "main"),
+        "openssl_settings",
     },
     "tng.gateway.netfilter": {"factory", "sockets"},
     "tng.tunnel": {
