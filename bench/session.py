@@ -7,6 +7,7 @@ Invariant: each sample is of a pair that nothing else uses at that moment.
 
 from __future__ import annotations
 
+import compileall
 import pathlib
 import statistics
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from typing import Final
 from bench.load import LoadError, build
 from bench.measure import Sample, measure
 from bench.processes import Stage, StartFailed
-from bench.systems import Judges, Pair, System, start_backends, start_judges, start_pair
+from bench.systems import ROOT, Judges, Pair, System, start_backends, start_judges, start_pair
 from bench.workloads import Kind, Workload
 
 _FRESH: Final = frozenset({Kind.IDLE, Kind.START})
@@ -74,6 +75,7 @@ class Session:
         self._settings = settings
         self._report = report
         self._binary: pathlib.Path = build()
+        compileall.compile_dir(ROOT / "tng", quiet=1)  # as an installation is, which users have
         self._backends = start_backends(stage)
         self._judges: Judges | None = None
         self._pairs: dict[System, Pair] = {}
