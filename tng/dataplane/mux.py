@@ -222,7 +222,8 @@ class MuxConnection:
         self._streams.add(stream)
         self.idle_since = None
         self.openings.add(stream, timeout_s)
-        self.touch()
+        if not self.is_flush_queued:
+            self.touch()
         return stream
 
     def drain(self) -> None:

@@ -137,7 +137,8 @@ class MuxStream(End):
         """Open the tunnel for the peer.  Server only, once."""
         connection = self._connection
         connection.machine.answer(self._h2, 200, ((b"date", connection.make_date()),))
-        connection.touch()
+        if not connection.is_flush_queued:
+            connection.touch()
 
     def refuse(self, status: int, word: str) -> None:
         """Say no to the peer's request, and close.  Server only, instead of `accept`.
@@ -177,7 +178,7 @@ class MuxStream(End):
             connection = self._connection
             machine = connection.machine
             machine.consumed(self._h2, count)
-            if machine.output:
+            if machine.output and not connection.is_flush_queued:
                 connection.touch()
             self.bytes_in += count
             return count
@@ -208,7 +209,7 @@ class MuxStream(End):
         count = connection.machine.send_data(h2, data, ends=ends)
         if count:
             self.was_passed_over = False
-            if not connection.is_flush_queued:  # as for all chunks of a turn but the first
+            if not connection.is_flush_queued:  # it is, but for the first chunk of a turn
                 connection.touch()
             self.bytes_out += count
         return count
@@ -220,8 +221,10 @@ class MuxStream(End):
     def shut(self) -> None:
         """Send END_STREAM after what was written; reading goes on."""
         if self._h2.can_send:
-            self._connection.machine.send_end(self._h2)
-            self._connection.touch()
+            connection = self._connection
+            connection.machine.send_end(self._h2)
+            if not connection.is_flush_queued:
+                connection.touch()
 
     def close(self) -> None:
         """End both directions; what was written before is still delivered."""
@@ -366,7 +369,7 @@ class MuxStream(End):
         if h2.held:
             machine.consumed(h2, h2.held)
         h2.handler = NOBODY
-        if machine.output:
+        if machine.output and not connection.is_flush_queued:
             connection.touch()
         self._queue = self._unread = b""
         self._direct = None
