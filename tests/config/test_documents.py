@@ -49,7 +49,7 @@ def test_every_link_of_the_manual_leads_to_a_section() -> None:
 def test_the_manual_marks_extensions_and_what_comes_later() -> None:
     rows = {line.split("`")[1]: line for line in manual().splitlines() if line.startswith("| `")}
     assert "*Extension.*" in rows["allow_simulated"]
-    assert "*Not in this version.*" in rows["metric"]
+    assert "*Not in this version.*" in rows["trace"]
     assert "*Not in this version" not in rows["http_proxy"]
 
 

@@ -176,12 +176,12 @@ def test_all_problems_of_all_entries_are_reported_at_once() -> None:
 def test_what_a_later_version_has_is_parsed_but_not_prepared() -> None:
     text = json.dumps(
         {
-            "metric": {"exporters": []},
+            "trace": {"exporters": []},
             "add_ingress": [{"socks5": {"proxy_listen": {"port": 1080}}, "no_ra": True}],
         }
     )
     assert parse_config(text).add_ingress[0].mode == "socks5"
-    with pytest.raises(ConfigError, match=r"^metric: not available in this"):
+    with pytest.raises(ConfigError, match=r"^trace: not available in this"):
         prepare_config(text)
 
 

@@ -82,6 +82,21 @@ def test_an_egress_takes_our_questions_only_on_this_machine(
     assert len(found) == count
 
 
+@pytest.mark.parametrize(("protocol", "count"), [("grpc", 1), ("http/protobuf", 0)])
+def test_a_collector_over_grpc_is_such_a_service(protocol: str, count: int) -> None:
+    exporter = {"type": "oltp", "protocol": protocol, "endpoint": "http://10.1.2.3:4317", "step": 9}
+    netfilter = {"capture_dst": {"host": "10.0.0.0/8"}}
+    config = {
+        "add_ingress": [{"netfilter": netfilter, "no_ra": True}],
+        "metric": {"exporters": [exporter]},
+    }
+    found = list(captured_services(TngConfig.model_validate(config)))
+    assert len(found) == count
+    for line in found:
+        assert line.startswith("metric.exporters[0].endpoint: add_ingress[0].netfilter.")
+        assert line.endswith('or use "protocol": "http/protobuf"')
+
+
 def test_such_a_configuration_is_refused_as_a_whole() -> None:
     verify = {"as_type": "grpc", "as_addr": "http://10.1.2.3:50004", "policy_ids": ["p"]}
     netfilter = {"capture_dst": {"host": "10.0.0.0/8"}}

@@ -113,3 +113,35 @@ def test_the_source_of_certificates_follows_the_configuration() -> None:
 def test_every_status_has_a_phrase(status: int, phrase: str) -> None:
     said = replies.error_response(RequestRejectedError("no", status=status))
     assert said.startswith(f"HTTP/1.1 {status} {phrase}\r\n".encode())
+
+
+async def test_numbers_are_reported_at_the_end_and_not_when_the_start_fails(caplog) -> None:
+    caplog.set_level("INFO")
+    exporter = {"exporters": [{"type": "stdout", "step": 3600}]}
+    config = {"add_ingress": [{**http_proxy(free_port()), "no_ra": True}], "metric": exporter}
+    async with serving(config) as gateway:
+        gateway.entries[0].meter.cx_total = 5
+        assert "current metrics" not in caplog.text
+        await gateway.drain()
+        assert caplog.text.count("cx_total=5") == 1
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config["add_ingress"] = [{**mapping(taken.getsockname()[1], 1), "no_ra": True}]
+        gateway = Gateway(prepare_config(json.dumps(config)), SystemClock())
+        with pytest.raises(StartError, match="cannot listen"):
+            await gateway.serve()
+    assert caplog.text.count("current metrics live=1") == 1
+
+
+@pytest.mark.slow
+async def test_an_exporter_without_a_server_disturbs_neither_traffic_nor_readiness(caplog) -> None:
+    exporter = {"type": "falcon", "server_url": "http://127.0.0.1:1", "endpoint": "e", "step": 1}
+    port = free_port()
+    async with service(hold) as web:
+        entry = {**http_proxy(port), "no_ra": True}
+        entry["http_proxy"]["dst_filters"] = [{"domain": "nothing.example"}]  # type: ignore[index]
+        config = {"add_ingress": [entry], "metric": {"exporters": [exporter]}}
+        async with serving(config) as gateway, calling(port) as client:
+            await client.say(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: x\r\n\r\n" % web.port)
+            await eventually(lambda: "metric reports do not arrive" in caplog.text)
+            assert b" 200 " in await client.until(b"\r\n\r\n")
+            assert gateway.not_ready() == []

@@ -19,6 +19,7 @@ import trio
 import trio.testing
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from stage.collector import Report, http_collector, read_falcon
 from stage.gateways import free_port, listen, mapping
 from stage.processes import Process, get, running
 from stage.recorder import ANSWER, Recorder
@@ -314,6 +315,34 @@ def test_two_workers_one_verdict_one_sum_and_a_death_in_between(tmp_path: pathli
             assert gateway.stop() == 0
         assert appraiser.stop() == 0
         assert appraiser.log.count("appraised ") == 1
+
+
+@pytest.mark.slow
+def test_the_sums_of_two_workers_are_reported_by_one(tmp_path: pathlib.Path) -> None:
+    ingress, egress, control = (free_port() for _ in range(3))
+    with Recorder() as service, http_collector() as collector:
+        exporter = {"type": "falcon", "server_url": collector.url, "endpoint": "e", "step": 1}
+        config = {
+            "add_ingress": [{**mapping(ingress, egress), "no_ra": True}],
+            "add_egress": [{**mapping(egress, service.port), "no_ra": True}],
+            "metric": {"exporters": [exporter]},
+        }
+        began = time.monotonic()
+        with launched(tmp_path, config, control) as gateway:
+            assert [ask(ingress) for _ in range(20)] == [ANSWER] * 20
+            collector.wait_for(lambda report: total_told(report) == 20)
+            assert gateway.stop() == 0
+        steps = time.monotonic() - began
+    assert total_told(collector.reports[-1]) == 20
+    assert len(collector.reports) <= steps + 1
+
+
+def total_told(report: Report) -> int:
+    """Connections of the ingress in a report, which tells of it once."""
+    told = [each for each in read_falcon(report.body) if each.name == "cx_total"]
+    (value,) = [each.value for each in told if ("ingress_id", "0") in each.labels]
+    assert len(told) == 2
+    return value
 
 
 @pytest.mark.slow

@@ -203,6 +203,21 @@ async def test_counts_are_summed_and_survive_a_death(
     assert len(cast.processes) == 3
 
 
+async def test_sums_are_reported_once_for_all_workers_and_a_last_time_at_the_end(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    cast = Cast()
+    metric = {"exporters": [{"type": "stdout", "step": 10}]}
+    async with supervised(cast, metric=metric) as supervisor:
+        await trio.sleep(25)
+        assert caplog.text.count("current metrics live=1") == 2
+        assert caplog.text.count("cx_total=20 cx_active=2") == 2
+        await supervisor.drain()
+        assert cast.processes[0].asked[-1] == "report"  # what was counted while draining
+        assert caplog.text.count("current metrics live=1") == 3
+
+
 async def test_pools_are_merged_and_shards_say_whose_they_are(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -47,12 +47,19 @@ def test_every_entry_has_every_series_with_its_labels() -> None:
     first = EntryMeter({"ingress_id": "0"})
     second = EntryMeter({"egress_id": "0"})
     first.cx_total += 2
-    second.rx_bytes_total += 7
     text = render_prometheus([first, second])
     assert 'tng_cx_total{ingress_id="0"} 2\n' in text
     assert 'tng_cx_total{egress_id="0"} 0\n' in text
-    assert 'tng_rx_bytes_total{egress_id="0"} 7\n' in text
     assert "tng_live 1\n" in text
+
+
+def test_bytes_are_told_as_the_client_side_sees_them() -> None:
+    meter = EntryMeter()
+    meter.tx_bytes_total += 79  # onwards, to the service
+    meter.rx_bytes_total += 1160
+    text = render_prometheus([meter])
+    assert "tng_rx_bytes_total 79\n" in text
+    assert "tng_tx_bytes_total 1160\n" in text
 
 
 def test_the_text_is_well_formed_and_declares_each_name_once() -> None:

@@ -18,7 +18,7 @@ HAND_WRITTEN = [
     *(
         ROOT / "docs" / f"{name}.md"
         for name in (
-            *("ARCHITECTURE", "AUDIT", "ENVIRONMENT", "ERRORS", "OHTTP"),
+            *("ARCHITECTURE", "AUDIT", "ENVIRONMENT", "ERRORS", "METRICS", "OHTTP"),
             *("THREATS", "TOOLS", "TRUSTEE", "UDP", "WAYS"),
         )
     ),

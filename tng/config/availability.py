@@ -21,7 +21,6 @@ NOT_YET: Final = "not available in this version"
 
 UNAVAILABLE_KEYS: Final[frozenset[tuple[type[StrictModel], str]]] = frozenset(
     {
-        (TngConfig, "metric"),
         (TngConfig, "trace"),
     }
 )

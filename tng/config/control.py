@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field
 
@@ -23,6 +24,27 @@ _TRACE_KEYS: Final = {
     "stdout": Keys(),
     "oltp": Keys(required=("protocol", "endpoint"), optional=("headers",)),
 }
+
+
+def _endpoint_faults(endpoint: str) -> Iterator[Fault]:
+    """Whether this is the address of a collector; it is not repeated, for a query may be secret."""
+    try:
+        parts = urlsplit(endpoint)
+        is_whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_whole = False
+    else:
+        if "@" in parts.netloc:
+            yield Fault(
+                ("endpoint",),
+                "a URL with a user or a password in it ends in logs; use a header",
+            )
+    if not is_whole or not endpoint.isascii() or " " in endpoint or "#" in endpoint:
+        yield Fault(
+            ("endpoint",),
+            "expected the URL of the collector: it must start with http:// or https://, and name "
+            "a host",
+        )
 
 
 class Restful(StrictModel):
@@ -65,7 +87,9 @@ class MetricExporter(StrictModel):
     )
     server_url: Url | None = Field(default=None, description="`falcon`: URL of the server.")
     endpoint: Name | None = Field(
-        default=None, description="`falcon`: name of this machine; `oltp`: URL of the collector."
+        default=None,
+        description="`falcon`: name of this machine; `oltp`: URL of the collector, "
+        "with /v1/metrics added over HTTP where it has no path.",
     )
     tags: Tags = Field(default_factory=dict, description="`falcon`: further labels.")
     protocol: Literal["http/protobuf", "http/json", "grpc"] | None = Field(
@@ -76,6 +100,15 @@ class MetricExporter(StrictModel):
     def faults(self) -> Iterator[Fault]:
         """Only keys that go with the type."""
         yield from variant_faults(self, "type", _METRIC_KEYS)
+        if self.type == "oltp" and self.endpoint is not None:
+            yield from _endpoint_faults(self.endpoint)
+        for name, value in self.headers.items():
+            text = value.reveal()
+            if not text.isascii() or text != text.strip():
+                yield Fault(
+                    ("headers", name),
+                    "expected printable ASCII that neither begins nor ends with a space",
+                )
 
 
 class Metric(StrictModel):

@@ -1,8 +1,9 @@
-"""Attestation services whose connections a rule of the same configuration would capture.
+"""Services over gRPC whose connections a rule of the same configuration would capture.
 
 In: a `TngConfig`.  Out: lines for the operator.  Own connections carry the firewall mark `so_mark`
 and are never captured; those of gRPC are made by a library that cannot mark them, so that the
-question about a peer would be led into the tunnel that waits for its answer.
+question about a peer would be led into the tunnel that waits for its answer, and numbers to
+where they do not belong.
 
 Invariant: a service is named only where its address is written as one, and no control group says
 who is captured.  Names, ipsets and groups are for the operator to know.
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 
 from tng.config.attest import Attest
 from tng.config.capture import CaptureDst, EgressNetfilter, Netfilter
+from tng.config.control import MetricExporter
 from tng.config.model import TngConfig
 from tng.config.problems import dump_path
 from tng.config.verify import Verify
@@ -35,7 +37,7 @@ def captured_services(config: TngConfig) -> Iterator[str]:
         if not isinstance(model, Netfilter | EgressNetfilter) or not _may_take_ours(model):
             continue
         for number, rule in enumerate(model.capture_dst):
-            for path, (host, port) in services:
+            for path, (host, port), instead in services:
                 # An ingress takes what leaves this machine, an egress what stays on it.
                 reached = host.is_loopback == isinstance(model, EgressNetfilter)
                 if reached and _has(rule, host, port):
@@ -43,20 +45,28 @@ def captured_services(config: TngConfig) -> Iterator[str]:
                         f"{dump_path(path)}: {dump_path((*at, 'capture_dst', number))} captures "
                         "connections to it, and those of gRPC cannot be marked as our own: narrow "
                         "the rule, name the gateway's control group in nocapture_cgroup, or use "
-                        '"as_type": "restful"'
+                        f"{instead}"
                     )
 
 
-def _service(path: Path, model: object) -> Iterator[tuple[Path, _Address]]:
-    """The service over gRPC that a section names, if its address is written as one."""
-    if not isinstance(model, Attest | Verify) or model.as_type != "grpc" or model.as_addr is None:
-        return
-    parts = urlsplit(model.as_addr)
+def _service(path: Path, model: object) -> Iterator[tuple[Path, _Address, str]]:
+    """The service over gRPC that a section names, and what else than gRPC it could be asked by.
+
+    Nothing for one whose address is not written as one.
+    """
+    match model:
+        case Attest(as_type="grpc", as_addr=str(url)) | Verify(as_type="grpc", as_addr=str(url)):
+            key, instead = "as_addr", '"as_type": "restful"'
+        case MetricExporter(protocol="grpc", endpoint=str(url)):
+            key, instead = "endpoint", '"protocol": "http/protobuf"'
+        case _:
+            return
+    parts = urlsplit(url)
     try:
         host = ipaddress.IPv4Address(parts.hostname or "")  # IPv6 is not captured by rules
     except ValueError:
         return
-    yield (*path, "as_addr"), (host, parts.port or _PORTS[parts.scheme.lower()])
+    yield (*path, key), (host, parts.port or _PORTS[parts.scheme.lower()]), instead
 
 
 def _may_take_ours(capture: Netfilter | EgressNetfilter) -> bool:

@@ -24,6 +24,7 @@ from tng.endpoint import Endpoint
 from tng.errors import TngError
 from tng.gateway.control import ControlInterface
 from tng.gateway.entries import Entry, Serve, Services, Trust
+from tng.gateway.exporters.factory import make_reporter
 from tng.gateway.lifetime import run_until_signalled
 from tng.gateway.netfilter.factory import make_captures
 from tng.tunnel.bridge import Bridge
@@ -71,6 +72,7 @@ class Gateway:
         self._bridge = bridge
         self.entries = _entries(config, services)
         self.dangers = dangers(config)
+        self._reporter = make_reporter(config, self, clock)
         self._datagrams = [entry.datagrams for entry in self.entries if entry.datagrams]
         self._listeners: list[Listener] = []
         self._started = False
@@ -149,6 +151,8 @@ class Gateway:
                 for datagrams in self._datagrams:
                     await nursery.start(datagrams.run)
                 await self._captures.apply()
+                if self._reporter is not None:
+                    nursery.start_soon(self._reporter.run)
                 self._started = True
                 task_status.started()
                 await crashed.wait()
@@ -182,6 +186,8 @@ class Gateway:
                 len(self._reactor.tasks),
                 self._config.drain_timeout_secs,
             )
+        if self._reporter is not None:
+            await self._reporter.finish()
 
     # -- start -----------------------------------------------------------------------
 

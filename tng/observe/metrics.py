@@ -30,14 +30,18 @@ Side = Literal["ingress", "egress"]
 _PROXIES: Final = frozenset({"http_proxy", "socks5", "hook"})
 _MAPPINGS: Final = frozenset({"mapping", "mapping_udp"})
 
-# name, Prometheus type, meaning
-_SERIES: Final = (
-    ("cx_total", "counter", "Connections accepted."),
-    ("cx_active", "gauge", "Connections open now."),
-    ("cx_failed", "counter", "Connections that did not reach their destination."),
-    ("tx_bytes_total", "counter", "Octets sent from the client's side to the service's side."),
-    ("rx_bytes_total", "counter", "Octets sent from the service's side to the client's side."),
+SERIES: Final = (
+    ("cx_total", "cx_total", "counter", "Connections accepted."),
+    ("cx_active", "cx_active", "gauge", "Connections open now."),
+    ("cx_failed", "cx_failed", "counter", "Connections that did not reach their destination."),
+    ("tx_bytes_total", "rx_bytes_total", "counter", "Octets sent to the client's side."),
+    ("rx_bytes_total", "tx_bytes_total", "counter", "Octets received from the client's side."),
 )
+"""Name, attribute of an `EntryMeter`, Prometheus type and meaning of each series.
+
+Names are said towards the client, as in TNG 2.12; a meter counts on the other side of the entry,
+where what the client sent is transmitted.
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -104,10 +108,10 @@ def render_prometheus(meters: Iterable[EntryMeter]) -> str:
         "# TYPE tng_build_info gauge",
         f"tng_build_info{_label_text({'version': __version__})} 1",
     ]
-    for name, kind, meaning in _SERIES:
+    for name, attribute, kind, meaning in SERIES:
         lines += [f"# HELP tng_{name} {meaning}", f"# TYPE tng_{name} {kind}"]
         lines += [
-            f"tng_{name}{_label_text(meter.labels)} {getattr(meter, name)}" for meter in known
+            f"tng_{name}{_label_text(meter.labels)} {getattr(meter, attribute)}" for meter in known
         ]
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""One bounded HTTP exchange with an attestation service.
+"""One bounded HTTP exchange with an attestation service, or another one that the operator names.
 
 In: method, URL, body, and how much may come back.  Out: status and body, or an `AppraiserError`
 that says why there is none.  Answers are never longer than asked for, never compressed, and
@@ -21,10 +21,13 @@ import trio
 from tng.errors import AppraiserError, ErrorCode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
 KEEP_ALIVE_S: Final = 60.0
 """Seconds that an idle connection is kept; Trustee keeps them for 120."""
+
+JSON: Final = "application/json"
+"""Media type of what attestation services are sent."""
 
 MAX_ERROR_BODY: Final = 64 * 1024
 """Octets of an error answer that are read; the rest is not waited for."""
@@ -57,21 +60,22 @@ class HttpExchange:
         )
 
     async def call(
-        self, method: str, path: str, content: bytes | None, limit: int
+        self, method: str, path: str, content: bytes | None, limit: int, kind: str = JSON
     ) -> tuple[int, bytes]:
         """Status and body of one request; the caller sets the time limit.
 
         Args:
             method: GET or POST.
             path: begins with a slash.
-            content: a JSON body, or None.
+            content: the body, or None.
             limit: octets of a successful answer.
+            kind: media type of the body.
 
         Raises:
             AppraiserError: no connection, no HTTP, or an answer beyond the limit.
         """
         try:
-            return await self._call(method, path, content, limit)
+            return await self._call(self._maker(method, path, content, kind), limit)
         except httpx.LocalProtocolError:
             # The library's words repeat the header's value, which is a secret.
             raise AppraiserError(
@@ -84,15 +88,13 @@ class HttpExchange:
         """Close the connections."""
         await self._client.aclose()
 
-    async def _call(
-        self, method: str, path: str, content: bytes | None, limit: int
-    ) -> tuple[int, bytes]:
+    async def _call(self, make: Callable[[], httpx.Request], limit: int) -> tuple[int, bytes]:
         try:
-            response = await self._client.send(self._request(method, path, content), stream=True)
+            response = await self._client.send(make(), stream=True)
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
             # The service may close a kept connection just as it is used again; asking twice is
             # harmless, because appraising changes nothing there.
-            response = await self._client.send(self._request(method, path, content), stream=True)
+            response = await self._client.send(make(), stream=True)
         try:
             if response.is_redirect:
                 target = response.headers.get("location", "")
@@ -103,13 +105,20 @@ class HttpExchange:
             with trio.CancelScope(shield=True):
                 await response.aclose()
 
-    def _request(self, method: str, path: str, content: bytes | None) -> httpx.Request:
+    def _maker(
+        self, method: str, path: str, content: bytes | None, kind: str
+    ) -> Callable[[], httpx.Request]:
+        """What makes the request: one that was sent cannot be sent again."""
         headers = {}
         if content is not None:
-            headers = {"content-type": "application/json", "content-length": str(len(content))}
-        request = self._client.build_request(method, self._base + path, headers=headers)
-        request.stream = _Body(content or b"")
-        return request
+            headers = {"content-type": kind, "content-length": str(len(content))}
+
+        def make() -> httpx.Request:
+            request = self._client.build_request(method, self._base + path, headers=headers)
+            request.stream = _Body(content or b"")
+            return request
+
+        return make
 
 
 class _Body(httpx.AsyncByteStream):

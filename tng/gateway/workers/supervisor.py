@@ -29,6 +29,7 @@ from tng.errors import ConfigError, StartError
 from tng.gateway.app import Gateway
 from tng.gateway.control import ControlInterface
 from tng.gateway.entries import Trust
+from tng.gateway.exporters.factory import make_reporter
 from tng.gateway.lifetime import run_until_signalled
 from tng.gateway.workers.news import News
 from tng.gateway.workers.replays import make_table
@@ -87,6 +88,7 @@ class Supervisor:
         self._config_text = config_text
         self._shared = SharedTrust(self._config, trust or Trust())
         self._plan = Gateway(self._config, clock, self._shared.registered())
+        self._reporter = make_reporter(self._config, self, clock)
         _refuse_datagrams(self._plan.entries)
         self._start = start
         self._count = workers
@@ -133,6 +135,8 @@ class Supervisor:
                     nursery.start_soon(slot.run)
                 for slot in self._slots:
                     await slot.has_served.wait()
+                if self._reporter is not None:
+                    nursery.start_soon(self._reporter.run)
                 task_status.started()
                 await self._keep_counting()
         finally:
@@ -149,6 +153,8 @@ class Supervisor:
             async with trio.open_nursery() as nursery:
                 for slot in self._slots:
                     nursery.start_soon(slot.drain)
+        if self._reporter is not None:
+            await self._reporter.finish()
 
     # -- what the control interface tells ----------------------------------------------
 

@@ -115,9 +115,9 @@ class Worker:
     async def _start(self, carried: Object) -> None:
         if self._gateway is not None or self._nursery is None:
             raise LocalProtocolError("a worker is started once")
-        # The control interface is the supervisor's: it speaks for all of us.
+        # The control interface and reports are the supervisor's: it speaks for all of us.
         config = prepare_config(member(carried, "config", str))
-        config = config.model_copy(update={"control_interface": None})
+        config = config.model_copy(update={"control_interface": None, "metric": None})
         sockets = _Inherited(member(carried, "sockets", dict))
         trust = self._trust(config, carried.get("table"))
         gateway = Gateway(config, self._clock, trust, sockets.take)

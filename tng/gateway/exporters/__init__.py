@@ -1,0 +1,1 @@
+"""What sends the numbers of a gateway away: the objects `metric.exporters` of the configuration."""
