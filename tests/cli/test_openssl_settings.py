@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 import pathlib
 import socket
@@ -14,6 +15,7 @@ from OpenSSL import SSL
 
 from stage.gateways import free_port, mapping
 from stage.processes import launched
+from tng.cli.openssl_settings import has_own_copy
 from tng.dataplane.tls_context import client_context
 
 HANDSHAKE = """
@@ -45,12 +47,22 @@ def step(one, other):
 step(client, server)  # ClientHello
 step(server, client)  # to Finished
 step(client, server)  # Finished
-print(step(server, client), os.environ.get("OPENSSL_CONF", "unset"))
+import ssl
+interpreters = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+print(step(server, client), interpreters.num_tickets, os.environ.get("OPENSSL_CONF", "unset"))
 """
-"""Prints how many octets a server sends of itself after the handshake: tickets, nothing else."""
+"""Prints how many octets a server sends of itself after the handshake, which are those of tickets,
+and how many tickets a server of the interpreter's own OpenSSL sends."""
+
+DEFAULT_TICKETS = 2
+
+with_own_copy = pytest.mark.skipif(
+    not has_own_copy(importlib.metadata.distribution("cryptography").read_text("WHEEL")),
+    reason="this cryptography is linked with the system's OpenSSL, whose settings are the system's",
+)
 
 
-def run(*, loads: bool, **variables: str) -> tuple[int, str]:
+def run(*, loads: bool, **variables: str) -> tuple[int, int, str]:
     environment = {key: value for key, value in os.environ.items() if key != "OPENSSL_CONF"}
     result = subprocess.run(
         [sys.executable, "-c", HANDSHAKE.format(loads=loads)],
@@ -60,28 +72,50 @@ def run(*, loads: bool, **variables: str) -> tuple[int, str]:
         timeout=20,
         check=True,
     )
-    octets, variable = result.stdout.split()
-    return int(octets), variable
+    octets, tickets, variable = result.stdout.split()
+    return int(octets), int(tickets), variable
 
 
-def test_a_server_sends_no_tickets_and_the_variable_is_gone_afterwards() -> None:
-    assert run(loads=True) == (0, "unset")
+@with_own_copy
+def test_our_servers_alone_send_no_tickets_and_the_variable_is_gone_afterwards() -> None:
+    assert run(loads=True) == (0, DEFAULT_TICKETS, "unset")
 
 
 def test_without_the_settings_a_server_sends_tickets() -> None:
-    octets, _ = run(loads=False)
+    octets, tickets, _ = run(loads=False)
     assert octets > 0
+    assert tickets == DEFAULT_TICKETS
 
 
 @pytest.mark.parametrize("content", ["", "openssl_conf = nothing\n[nothing]\n"])
 def test_an_operators_own_settings_count_and_stay(tmp_path: pathlib.Path, content: str) -> None:
     own = tmp_path / "openssl.cnf"
     own.write_text(content)
-    octets, variable = run(loads=True, OPENSSL_CONF=str(own))
+    octets, _, variable = run(loads=True, OPENSSL_CONF=str(own))
     assert octets > 0
     assert variable == str(own)
 
 
+@pytest.mark.parametrize(
+    ("wheel", "expected"),
+    [
+        ("Wheel-Version: 1.0\nTag: cp311-abi3-manylinux_2_34_x86_64\n", True),
+        ("Tag: cp311-abi3-musllinux_1_2_aarch64\n", True),
+        ("Tag: cp311-abi3-macosx_10_12_universal2\n", True),
+        ("Tag: cp311-abi3-linux_x86_64\n", False),
+        ("Tag: cp311-abi3-manylinux_2_34_x86_64\nTag: cp311-abi3-linux_x86_64\n", False),
+        ("Wheel-Version: 1.0\n", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_an_openssl_of_the_system_keeps_the_systems_settings(
+    wheel: str | None, expected: bool
+) -> None:
+    assert has_own_copy(wheel) is expected
+
+
+@with_own_copy
 def test_the_first_thing_that_an_egress_sends_after_the_handshake_is_the_services(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

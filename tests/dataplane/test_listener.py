@@ -8,7 +8,12 @@ import socket
 
 import pytest
 
-from tng.dataplane.listener import PAUSE_S, Listener, make_listening_socket
+from tng.dataplane.listener import (
+    ACCEPTS_PER_TURN,
+    PAUSE_S,
+    Listener,
+    make_listening_socket,
+)
 from tng.dataplane.task import Wait
 from tng.errors import StartError
 
@@ -93,6 +98,50 @@ def short_socket(failures):
     sock.bind(("127.0.0.1", 0))
     sock.listen(5)
     return sock
+
+
+class Queue(socket.socket):
+    """A listening socket whose queue the test fills."""
+
+    waiting = 0
+    asked = 0
+
+    def _accept(self):
+        self.asked += 1
+        if not self.waiting:
+            raise BlockingIOError
+        self.waiting -= 1
+        return socket.socket().detach(), ("192.0.2.1", 1)
+
+
+def test_as_many_are_accepted_at_once_as_came_together_lately(reactor, run):
+    async def serve(sock, address):
+        sock.close()
+
+    async def talk():
+        queue = Queue()
+        queue.bind(("127.0.0.1", 0))
+        listener = Listener(reactor, queue, serve, "name")
+        asked = []
+        for waiting in (1, 1, 1, 1, 1000, *[0] * 20):
+            queue.waiting += waiting
+            before = queue.asked
+            listener._on_event(1)
+            asked.append(queue.asked - before)
+        left = queue.waiting
+        queue.waiting = 0
+        listener._on_event(1)  # nobody is left
+        queue.waiting = 100
+        before = queue.asked
+        listener._on_event(1)
+        listener.close()
+        return asked, left, queue.asked - before
+
+    asked, left, afterwards = run(reactor, talk)
+    assert asked[:5] == [1, 1, 1, 2, 1]  # asking in vain brings it down to what there was
+    assert max(asked) == asked[-1] == ACCEPTS_PER_TURN
+    assert left < 1000 - 3 * ACCEPTS_PER_TURN
+    assert afterwards == 1
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])

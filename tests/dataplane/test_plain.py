@@ -9,6 +9,7 @@ import pytest
 
 from tng.dataplane.ends import BLOCKED
 from tng.dataplane.plain import PlainEnd
+from tng.dataplane.poller import READ
 from tng.dataplane.task import Wait
 from tng.endpoint import Endpoint
 from tng.errors import LocalProtocolError, NetError
@@ -328,3 +329,67 @@ def test_a_unix_socket_is_an_end_too(reactor, run):
     with far:
         assert run(reactor, talk) == Endpoint("unix", 0)
         assert far.recv(2) == b"x"
+
+
+def hand_out(end, count):
+    """Have octets handed out, `count` of them taken each time; what arrives, and what is told."""
+    taken, told = bytearray(), []
+
+    def take(data):
+        taken.extend(data[:count])
+        return min(count, len(data))
+
+    end.on_octets, end.on_broken = take, told.append
+    end.on_readable = lambda: told.append(end.read_into(end.reactor.scratch))
+    end.watch(True, False)
+    return taken, told
+
+
+def test_octets_are_handed_out_and_what_nobody_took_is_read_later(reactor, run, sockets):
+    near, far = sockets()
+
+    async def talk():
+        end = PlainEnd(reactor, near)
+        taken, told = hand_out(end, 4)
+        far.sendall(b"abcdef")
+        await pause(reactor, 0.01)
+        end.on_octets = end.on_readable = None
+        seen = bytes(taken), list(told), await end.receive(), end.bytes_in
+        end.close()
+        return seen
+
+    assert run(reactor, talk) == (b"abcd", [], b"ef", 6)
+
+
+def test_the_end_is_left_to_whoever_reads(reactor, run, sockets):
+    near, far = sockets()
+
+    async def talk():
+        end = PlainEnd(reactor, near)
+        taken, told = hand_out(end, 10)
+        far.sendall(b"last")
+        far.shutdown(socket.SHUT_WR)
+        end._on_event(READ)  # an event fetched before the end had come
+        end._on_event(READ)
+        end.close()
+        return bytes(taken), told
+
+    assert run(reactor, talk) == (b"last", [0])
+
+
+def test_a_failure_found_while_handing_out_is_told_and_never_an_end(reactor, run, sockets):
+    near, far = sockets()
+
+    async def talk():
+        end = PlainEnd(reactor, near)
+        taken, told = hand_out(end, 10)
+        end._on_event(READ)  # an event in vain
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        far.close()
+        end._on_event(READ)  # an event fetched before the reset had come
+        end.abort()
+        return bytes(taken), told
+
+    taken, [reason] = run(reactor, talk)
+    assert not taken
+    assert "reset by peer" in reason

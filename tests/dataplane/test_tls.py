@@ -33,7 +33,6 @@ from tng.dataplane.tls_context import (
     make_native_tolerate,
     server_context,
 )
-from tng.dataplane.tls_octets import TlsOctets
 from tng.errors import (
     LocalProtocolError,
     NetError,
@@ -430,7 +429,7 @@ def test_a_forged_record_is_an_error_and_stays_one(reactor, run, sockets, contex
     run(reactor, talk)
 
 
-@pytest.mark.parametrize("name", ["read", "write"])
+@pytest.mark.parametrize("name", ["read_into", "write"])
 def test_an_error_caught_in_a_reference_cycle_can_be_collected(sockets, contexts, name):
     """No address of a buffer may be in its traceback: see the theory of operation."""
     near, _ = sockets()
@@ -439,7 +438,8 @@ def test_an_error_caught_in_a_reference_cycle_can_be_collected(sockets, contexts
         raise ZeroDivisionError
 
     calls = dataclasses.replace(FASTEST, read=lambda *_: -1, write=lambda *_: -1, outcome=fail)
-    octets = TlsOctets(SSL.Connection(contexts[0], near), "peer", calls)
+    reactor = Reactor()
+    octets = TlsEnd(reactor, near, contexts[0], server_side=False, calls=calls)
 
     def make_garbage():
         try:
@@ -450,6 +450,7 @@ def test_an_error_caught_in_a_reference_cycle_can_be_collected(sockets, contexts
     gc.collect()
     make_garbage()
     assert gc.collect() > 0
+    reactor.stop(5)
 
 
 def test_octets_before_the_end_are_delivered_before_it(reactor, run, sockets, contexts, calls):
@@ -823,11 +824,92 @@ def test_a_read_that_waits_for_room_to_write_goes_on_when_there_is(reactor, run,
             await end.receive()
         script.outcomes += [16384, tls_calls.WANT_WRITE]
         assert end.read_into(reactor.scratch) == 16384
-        assert end._has_more()
+        assert end._has_more
         end.abort()
         return sizes
 
     assert run(reactor, talk) == [5, 7]
+
+
+def test_two_tickets_in_front_of_the_octets_cost_one_event(reactor, run, sockets, contexts):
+    """Servers send two; more take turns with the others."""
+
+    async def talk():
+        near, _ = sockets()
+        script = ScriptedLibrary([tls_calls.WANT_READ, tls_calls.WANT_READ, 5])
+        end = TlsEnd(reactor, near, contexts[0], server_side=False, calls=script.calls())
+        sizes = []
+        end.on_readable = lambda: sizes.append("read")
+        end.on_octets = lambda data: sizes.append(len(data)) or len(data)
+        end.watch(True, False)
+        end._on_event(1)
+        left = len(script.outcomes)
+        end._on_event(1)
+        end.on_readable = None
+        end.abort()
+        return left, sizes
+
+    assert run(reactor, talk) == (1, [5])
+
+
+def test_records_are_handed_out_and_all_else_is_left_to_whoever_reads(
+    reactor, run, sockets, contexts, calls
+):
+    async def talk():
+        client, server = await open_pair(reactor, sockets(), contexts, calls)
+        taken, told = bytearray(), []
+
+        def take(data):
+            taken.extend(data[:20_000])
+            return min(20_000, len(data))
+
+        def read():
+            count = server.read_into(reactor.scratch)
+            told.append(bytes(reactor.scratch[:count]))
+            if count == 0:
+                server.watch(False, False)
+
+        server.on_octets, server.on_readable = take, read
+        server.watch(True, False)
+        await client.send(b"short")
+        await pause(reactor, 0.02)
+        await client.send(bytes(range(256)) * 100)
+        await pause(reactor, 0.02)
+        client.close()
+        await pause(reactor, 0.02)
+        server.close()
+        return bytes(taken) + b"".join(told), len(taken), told[-1]
+
+    octets, count, last = run(reactor, talk)
+    assert octets == b"short" + bytes(range(256)) * 100
+    assert count <= 20_005
+    assert last == b""
+
+
+def test_a_forged_record_found_while_handing_out_is_left_to_whoever_reads(
+    reactor, run, sockets, contexts, calls
+):
+    async def talk():
+        client, server = await open_pair(reactor, sockets(), contexts, calls)
+        told = []
+
+        def read():
+            try:
+                server.read_into(reactor.scratch)
+            except RemoteProtocolError as error:
+                told.append(str(error))
+                server.watch(False, False)
+
+        server.on_octets, server.on_readable = len, read
+        server.watch(True, False)
+        client._sock.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+        await pause(reactor, 0.02)
+        server.abort()
+        client.abort()
+        return told
+
+    [reason] = run(reactor, talk)
+    assert "bad record mac" in reason
 
 
 def test_a_write_that_waits_for_something_to_read_goes_on_when_there_is(

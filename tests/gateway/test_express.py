@@ -134,7 +134,7 @@ def test_nothing_moves_before_the_tunnel_has_answered(stage: Stage) -> None:
     stage.peer.close()
     assert stage.client.recv(100) == b"late"
     assert stage.is_over()
-    assert (stage.meter.tx_bytes_total, stage.meter.rx_bytes_total) == (5, 4)
+    assert (stage.meter.octets_from_client, stage.meter.octets_to_client) == (5, 4)
     assert not stage.tunnel.asked_slowly
 
 

@@ -255,7 +255,7 @@ async def test_a_tunnel_leads_to_the_moved_service(multiplex: bool) -> None:
         await client.stream.send_eof()
         assert await client.rest() == b""
         meter = gateway.entries[0].meter
-        await eventually(lambda: (meter.cx_active, meter.tx_bytes_total) == (0, 5))
+        await eventually(lambda: (meter.cx_active, meter.octets_from_client) == (0, 5))
     text = render_prometheus([meter])
     assert 'egress_type="hook",egress_id="0"' in text
     assert f'egress_in="0.0.0.0:{port}",egress_out="127.0.0.1:{web.port}"' in text

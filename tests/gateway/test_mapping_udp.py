@@ -88,7 +88,7 @@ async def test_every_client_has_an_address_of_its_own_at_the_service() -> None:
         assert await one.ask(b"again") == b"again"
         assert len(between.service.clients) == 2
         assert between.ingress.meter.cx_total == between.egress.meter.cx_total == 2
-        assert between.egress.meter.tx_bytes_total == len(b"oneotheragain")
+        assert between.egress.meter.octets_from_client == len(b"oneotheragain")
 
 
 async def test_what_is_sent_while_the_session_opens_arrives_in_order() -> None:
@@ -123,7 +123,7 @@ async def test_nothing_leaves_towards_an_egress_that_is_not_accepted(
             await trio.sleep(0.01)
         assert await client.hears_nothing(0.1)
         assert between.service.seen == []
-        assert between.egress.meter.tx_bytes_total == 0
+        assert between.egress.meter.octets_from_client == 0
     assert "not connected" in caplog.text
     assert "secret" not in caplog.text
 

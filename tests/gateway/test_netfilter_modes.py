@@ -114,7 +114,7 @@ class Server:
     def __init__(self) -> None:
         self.accepted: list[str] = []
 
-    async def accept(self, _plain: object, label: str, _serve: object) -> None:
+    async def accept(self, _plain: object, label: str, *_more: object) -> None:
         self.accepted.append(label)
         raise RemoteProtocolError("not a tunnel")
 

@@ -63,7 +63,7 @@ async def test_octets_travel_through_a_tunnel_early_ones_too(multiplex: bool) ->
         await client.until(b"later")
         await client.stream.send_eof()
         assert await client.rest() == b""
-        await eventually(lambda: gateway.entries[0].meter.tx_bytes_total == 10)
+        await eventually(lambda: gateway.entries[0].meter.octets_from_client == 10)
 
 
 @pytest.mark.parametrize("address", [b"\x03\x09localhost", b"\x03\x09127.0.0.1"])

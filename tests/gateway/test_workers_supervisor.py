@@ -24,6 +24,7 @@ from tng.gateway.entries import Trust
 from tng.gateway.netfilter.capturing import has_net_admin
 from tng.gateway.workers.frames import dump_frame
 from tng.gateway.workers.link import Link
+from tng.gateway.workers.reports import COUNTERS
 from tng.gateway.workers.slot import END_TIMEOUT_S
 from tng.gateway.workers.supervisor import DRAIN_GRACE_S, Supervisor
 
@@ -33,7 +34,7 @@ def server(key: str) -> dict[str, object]:
 
 
 def report(count: int, *reasons: str, servers: Sequence[object] = ()) -> dict[str, object]:
-    numbers = dict.fromkeys(("cx_total", "cx_failed", "tx_bytes_total", "rx_bytes_total"), count)
+    numbers = dict.fromkeys(COUNTERS, count)
     shard = {"id": 0, "active_streams": 1}
     endpoint = {"endpoint": "10.0.0.1:1", "shard_count": 1, "cooling_shards": 0, "shards": [shard]}
     pool = {"overflowed_streams": 1, "endpoints": [endpoint]}

@@ -55,8 +55,8 @@ def test_every_entry_has_every_series_with_its_labels() -> None:
 
 def test_bytes_are_told_as_the_client_side_sees_them() -> None:
     meter = EntryMeter()
-    meter.tx_bytes_total += 79  # onwards, to the service
-    meter.rx_bytes_total += 1160
+    meter.octets_from_client += 79
+    meter.octets_to_client += 1160
     text = render_prometheus([meter])
     assert "tng_rx_bytes_total 79\n" in text
     assert "tng_tx_bytes_total 1160\n" in text

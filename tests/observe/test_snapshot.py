@@ -8,7 +8,7 @@ from tng.observe.metrics import SERIES, EntryMeter
 from tng.observe.snapshot import Point, snapshot_lines, take_snapshot
 
 FIRST = EntryMeter({"ingress_type": "socks5", "ingress_id": "0"}, cx_total=3, cx_active=1)
-SECOND = EntryMeter({"egress_id": "0"}, cx_failed=2, tx_bytes_total=79, rx_bytes_total=1160)
+SECOND = EntryMeter({"egress_id": "0"}, cx_failed=2, octets_from_client=79, octets_to_client=1160)
 
 
 def test_every_series_has_a_point_for_every_entry() -> None:

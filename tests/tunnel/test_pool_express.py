@@ -13,7 +13,7 @@ from tng.endpoint import Endpoint
 from tng.errors import TngError
 from tng.tunnel.base import Opened
 from tng.tunnel.dialer import Dialer
-from tng.tunnel.express import Asked
+from tng.tunnel.express import Asked, ExpressTunnel
 from tng.tunnel.rats_tls import pool
 from tng.tunnel.rats_tls.client import ClientOptions, RatsTlsClient
 from tng.tunnel.rats_tls.pool import PoolLimits
@@ -132,7 +132,7 @@ async def test_there_is_none_on_a_full_or_leaving_connection(stage: Stage) -> No
 
 async def test_there_is_none_for_a_client_that_shares_nothing(plane: Any) -> None:
     stage = Stage(plane, multiplex=False)
-    assert await stage.ask(Asking()) is None
+    assert not isinstance(stage.client, ExpressTunnel)
 
 
 async def test_a_refusal_by_the_peer_is_final(stage: Stage) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 
-Address = tuple[object, ...]
+from tng.endpoint import Endpoint
 
 
 class AcceptedSocket(socket.socket):
@@ -20,12 +20,12 @@ class AcceptedSocket(socket.socket):
         family: of the listening socket.
         kind: of the listening socket.
         descriptor: owned by this socket from now on.
-        peer: the peer's socket address.
+        peer: the peer.
     """
 
     __slots__ = ("peer",)
 
-    def __init__(self, family: int, kind: int, descriptor: int, peer: Address) -> None:
+    def __init__(self, family: int, kind: int, descriptor: int, peer: Endpoint) -> None:
         super().__init__(family, kind, 0, descriptor)
         self.setblocking(False)
         self.peer = peer

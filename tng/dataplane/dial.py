@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Final
 
 from tng.dataplane.plain import PlainEnd
@@ -56,9 +56,9 @@ async def dial(
     return PlainEnd(reactor, await connect_socket(reactor, addresses, timeout_s, mark=mark))
 
 
-async def connect_socket(
+def connect_socket(
     reactor: Reactor, addresses: Sequence[Address], timeout_s: float, *, mark: int | None = None
-) -> socket.socket:
+) -> Coroutine[object, None, socket.socket]:
     """Connect to the first address that answers, tried in order.
 
     Args:
@@ -73,6 +73,15 @@ async def connect_socket(
     Raises:
         NetError: no address answered; says which, and why the last one did not.
     """
+    if len(addresses) == 1:
+        family, address = addresses[0]
+        return _connect(reactor, family, address, timeout_s, mark)
+    return _connect_any(reactor, addresses, timeout_s, mark)
+
+
+async def _connect_any(
+    reactor: Reactor, addresses: Sequence[Address], timeout_s: float, mark: int | None
+) -> socket.socket:
     ends_at = reactor.now + timeout_s
     last: NetError | None = None
     for index, (family, address) in enumerate(addresses):

@@ -41,10 +41,11 @@ class End(abc.ABC):
             to read: octets, the end, or an error.
         on_writable: the same for room to write.
         on_broken: called once with what happened when the stream is found broken while `watch`
-            asks for nothing that would tell, so that nobody waits for a peer that is gone.
+            asks for nothing that would tell, so that nobody waits for a peer that is gone; or by an
+            end that reads for `on_octets`.
         on_octets: given octets in the buffer that they have just arrived in, instead of a call of
             `on_readable`, by ends that can do so; returns how many it took.  The others have to
-            be read.
+            be read, and so has whatever is not octets: that is left to `on_readable`.
         is_ending: whether nothing but the end can follow the octets that are there already.
         is_relayed: whether a relay owns the end, and will close it.
         is_closed: whether `close` or `abort` was called.  Whoever waits at that moment is woken,

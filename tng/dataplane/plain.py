@@ -6,24 +6,19 @@ In and out: bytes as they are.  The orderly end of the peer is its FIN; a reset 
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
 
 from tng.dataplane.ends import BLOCKED
+from tng.dataplane.poller import READ
 from tng.dataplane.socket_end import SocketEnd
 from tng.errors import NetError
-
-if TYPE_CHECKING:
-    from tng.dataplane.reactor import Reactor
 
 
 class PlainEnd(SocketEnd):
     """A connected socket without any protocol of its own.  Arguments as `SocketEnd`."""
 
-    __slots__ = ("_is_shut",)
+    __slots__ = ()
 
-    def __init__(self, reactor: Reactor, sock: socket.socket, label: str = "") -> None:
-        super().__init__(reactor, sock, label)
-        self._is_shut = False
+    _ENDS_WITH_ITS_SOCKET = True
 
     def read_into(self, buffer: memoryview) -> int:
         """Read what is there; see `End.read_into`."""
@@ -65,8 +60,31 @@ class PlainEnd(SocketEnd):
         except OSError:
             return  # the peer reset the connection: reading will tell
 
-    def _may_leave(self) -> bool:
-        return True
+    def _on_event(self, events: int) -> None:
+        take, on_broken = self.on_octets, self.on_broken
+        if (
+            events != READ  # a hang-up or a failure, which the reader has to see
+            or self._wanted != READ
+            or take is None
+            or on_broken is None
+            or self._unread
+        ):
+            super()._on_event(events)
+            return
+        # As a reader would do it: two calls fewer for every chunk.
+        scratch = self.reactor.scratch
+        try:
+            count = self._sock.recv_into(scratch)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            on_broken(str(self._broken("reading from", error)))  # the socket tells it only once
+            return
+        self.bytes_in += count
+        if count > 0 and (taken := take(scratch[:count])) < count:
+            self.unread(bytes(scratch[taken:count]))
+        if (count == 0 or count == len(scratch)) and self.on_readable is not None:
+            self.on_readable()
 
     def _shut_socket(self) -> None:
         """It was shut before it was closed."""

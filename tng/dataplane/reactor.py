@@ -84,6 +84,7 @@ class Reactor:
             awaits something else that reads.
         now: monotonic clock at the start of this turn, seconds.
         at_stop: called once each when the thread ends; for things that outlive their task.
+        soon: call with a function to have it called later in this turn, or early in the next.
         at_turn_end: call with a function to have it called once, when everything else of this
             turn is done, before polling.
         is_stopping: whether `stop` has begun; nothing new should be accepted.
@@ -103,6 +104,7 @@ class Reactor:
         self._added_this_turn: set[int] = set()
         self._wheel = TimerWheel()
         self._ready: collections.deque[Callable[[], object]] = collections.deque()
+        self.soon: Callable[[Callable[[], object]], None] = self._ready.append
         self._next_turn: list[Callable[[], object]] = []
         self._turn_end: list[Callable[[], object]] = []
         self.at_turn_end: Callable[[Callable[[], object]], None] = self._turn_end.append
@@ -219,10 +221,6 @@ class Reactor:
         self.current = outer
         if self.is_stopping:
             task.cancel()
-
-    def soon(self, fn: Callable[[], object]) -> None:
-        """Call `fn` later in this turn, or early in the next."""
-        self._ready.append(fn)
 
     def next_turn(self, fn: Callable[[], object]) -> None:
         """Call `fn` once sockets have been looked at again: for work done in fair shares."""

@@ -185,16 +185,20 @@ class _Direction:
         self.session.watch()
 
     def _end(self) -> None:
-        self.sink.shut()
+        session = self.session
+        # Where the other direction has ended, both ends are closed next, which says it as well.
+        if not (session.forward.is_ended or session.backward.is_ended):
+            self.sink.shut()
         self._has_ended()
 
     def _has_ended(self) -> None:
         self.is_ended = True
         session = self.session
-        if session.forward.is_ended and session.backward.is_ended:
+        backward = session.backward if self is session.forward else session.forward
+        if backward.is_ended:
             session.finish(DONE)
-        else:
-            session.watch()
+        elif not session.reason:
+            self.source.watch(False, backward.rest is not None)  # nothing changes for the sink
 
 
 class Relay:
@@ -210,6 +214,7 @@ class Relay:
 
     Attributes:
         name: for logs.
+        reason: what has ended it, "" while it goes on.
     """
 
     __slots__ = (
@@ -218,13 +223,13 @@ class Relay:
         "_left",
         "_on_bug",
         "_on_ended",
-        "_reason",
         "_right",
         "_total_timer",
         "active_at",
         "backward",
         "forward",
         "reactor",
+        "reason",
     )
 
     def __init__(
@@ -243,7 +248,7 @@ class Relay:
         self.forward = _Direction(self, left, right)
         self.backward = _Direction(self, right, left)
         self.active_at = reactor.now
-        self._reason = ""
+        self.reason = ""
         self._is_released = False
         self._idle_timer: Timer | None = None
         self._total_timer: Timer | None = None
@@ -297,7 +302,7 @@ class Relay:
 
     def watch(self) -> None:
         """Ask both ends for what the directions wait for."""
-        if self._reason:
+        if self.reason:
             return  # nothing may be asked for again: see `_broken`
         left, right, forward, backward = self._left, self._right, self.forward, self.backward
         is_held_up, holds_up = forward.rest is not None, backward.rest is not None
@@ -308,16 +313,16 @@ class Relay:
 
     def finish(self, reason: str) -> None:
         """End it; the first reason counts."""
-        if not self._reason:
-            self._reason = reason
+        if not self.reason:
+            self.reason = reason
             # Later: whoever called may be in the middle of an end's handler.
             self.reactor.soon(self._release)
 
     def fail(self, error: BaseException) -> None:
         """End it by an error of ours."""
-        if not self._reason and self._on_bug is None:
+        if not self.reason and self._on_bug is None:
             log.error("relay failed relay=%s", self.name, exc_info=error)
-        elif not self._reason and self._on_bug is not None:
+        elif not self.reason and self._on_bug is not None:
             self._on_bug(error)
         self.finish(str(error) or type(error).__name__)
 
@@ -327,13 +332,13 @@ class Relay:
 
     def abandon(self) -> None:
         """End it at once, without telling anybody."""
-        self._reason = self._reason or CANCELLED
+        self.reason = self.reason or CANCELLED
         self._let_go(is_clean=False)
 
     def _release(self) -> None:
         if not self._is_released:
-            result = RelayResult(self.forward.count, self.backward.count, self._reason)
-            self._let_go(is_clean=self._reason == DONE)
+            result = RelayResult(self.forward.count, self.backward.count, self.reason)
+            self._let_go(is_clean=self.reason == DONE)
             self._on_ended(result)
 
     def _let_go(self, *, is_clean: bool) -> None:

@@ -15,7 +15,7 @@ import contextlib
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from tng.dataplane.accepted import AcceptedSocket
 from tng.dataplane.ends import End
@@ -51,22 +51,33 @@ class SocketEnd(End):
     """
 
     __slots__ = (
+        "_asks_otherwise",
         "_discarded",
         "_events",
         "_fd",
+        "_has_more",
         "_is_firing_next_turn",
+        "_is_shut",
         "_linger",
         "_saw_end",
         "_sock",
         "_wanted",
     )
 
+    _ENDS_WITH_ITS_SOCKET: ClassVar[bool] = False
+    """Whether there is nothing to say before the descriptor is closed."""
+
     def __init__(self, reactor: Reactor, sock: socket.socket, label: str = "") -> None:
         self._sock = sock
         self._fd = sock.fileno()
         self._wanted = 0
+        self._asks_otherwise = False
+        """Whether `_mask` has to be asked, since it is not what is wanted.  Never of plain ends."""
+        self._has_more = False
+        """Whether octets that no event will announce wait above the socket."""
         self._is_firing_next_turn = False
         self._linger: Timer | None = None
+        self._is_shut = False
         self._saw_end = False
         self._discarded = 0
         self._events = _UNREGISTERED
@@ -97,7 +108,7 @@ class SocketEnd(End):
         """
         sock = self._sock
         if isinstance(sock, AcceptedSocket):
-            return to_endpoint(sock.peer)
+            return sock.peer
         try:
             return to_endpoint(sock.getpeername())
         except OSError as error:
@@ -107,9 +118,10 @@ class SocketEnd(End):
         """Choose which callbacks may be called; see `End.watch`."""
         if self.is_closed:
             return
-        self._wanted = (READ if readable else 0) | (WRITE if writable else 0)
-        self._update()
-        if readable and (self._unread or self._has_more()):
+        self._wanted = wanted = (READ if readable else 0) | (WRITE if writable else 0)
+        if wanted != self._events or self._asks_otherwise:
+            self._update()
+        if readable and (self._unread or self._has_more):
             self._fire_next_turn()
 
     def close(self) -> None:
@@ -120,17 +132,14 @@ class SocketEnd(End):
         """
         if self.is_closed:
             return
-        if self._saw_end and self._may_leave():
-            self.is_closed = True
+        if not (self._saw_end and self._ENDS_WITH_ITS_SOCKET):
+            self.shut()
+        self.is_closed = True
+        if self._saw_end and not (self._asks_otherwise and self._has_output()):
             self._release()  # which ends our direction as well, with nothing of the peer's unread
             return
-        self.shut()
-        self.is_closed = True
         self._wanted = 0
         self._wake_all()
-        if self._saw_end and not self._has_output():
-            self._release()
-            return
         self._linger = self.reactor.call_later(LINGER_S, self._give_up)
         self.reactor.at_stop.add(self._give_up)
         self._go_on_closing()
@@ -144,15 +153,7 @@ class SocketEnd(End):
     @property
     def has_octets(self) -> bool:
         """Whether octets wait that are not the system's: for those there are events."""
-        return bool(self._unread) or self._has_more()
-
-    def _has_more(self) -> bool:
-        """Whether octets that no event will announce wait above the socket."""
-        return False
-
-    def _may_leave(self) -> bool:
-        """Whether there is nothing to say before the descriptor is closed."""
-        return False
+        return bool(self._unread) or self._has_more
 
     def _has_output(self) -> bool:
         """Whether octets that count as taken still wait above the socket."""
@@ -164,7 +165,7 @@ class SocketEnd(End):
 
     def _update(self) -> None:
         """Ask the poller for what `_mask` says, if that has changed."""
-        events = self._mask()
+        events = self._mask() if self._asks_otherwise or self.is_closed else self._wanted
         if events == self._events:
             return
         if self._events != _UNREGISTERED:
@@ -274,7 +275,8 @@ class SocketEnd(End):
         if self._events != _UNREGISTERED:
             self._events = _UNREGISTERED
             self.reactor.forget(self._fd)
-        self._wake_all()
+        if self.on_readable is not None or self.on_writable is not None:
+            self._wake_all()
         _close(self._sock)
 
     def _closed_error(self) -> NetError:

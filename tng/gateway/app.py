@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import trio
@@ -229,7 +229,7 @@ class Gateway:
 
     def _accept_from(self, sockets: list[tuple[socket.socket, Endpoint, Serve]]) -> None:
         self._listeners = [
-            Listener(self._reactor, listening, _server(serve), name=str(endpoint))
+            Listener(self._reactor, listening, serve, name=str(endpoint))
             for listening, endpoint, serve in sockets
         ]
 
@@ -256,15 +256,3 @@ def _entries(config: TngConfig, services: Services) -> list[Entry]:
 
         entries += [build_egress(i, entry, services) for i, entry in enumerate(config.add_egress)]
     return entries
-
-
-def _server(
-    serve: Serve,
-) -> Callable[[socket.socket, tuple[object, ...]], Coroutine[None, None, None]]:
-    def serve_accepted(
-        accepted: socket.socket, address: tuple[object, ...]
-    ) -> Coroutine[None, None, None]:
-        host, port = address[:2]
-        return serve(accepted, Endpoint(str(host), int(str(port))))
-
-    return serve_accepted

@@ -113,8 +113,12 @@ class Flow:
 
     async def carry_slowly(self, accepted: Accepted) -> None:
         """As `carry`, by the way on which everything may take its time."""
+        destination = accepted.destination
+        tunnelled = self._router.is_tunnelled(destination)
         try:
-            opened, tunnelled = await self.open(accepted.destination)
+            opened = await (
+                self._tunnel.open(destination) if tunnelled else self._open_plain(destination)
+            )
         except TngError as error:
             await self.turn_away(accepted, error)
         else:
@@ -170,8 +174,8 @@ class Flow:
     def _ended(self, result: RelayResult) -> None:
         meter = self.meter
         meter.cx_active -= 1
-        meter.tx_bytes_total += result.left_to_right
-        meter.rx_bytes_total += result.right_to_left
+        meter.octets_from_client += result.left_to_right
+        meter.octets_to_client += result.right_to_left
 
     async def open(self, destination: Endpoint) -> tuple[Opened, bool]:
         """A stream to `destination`, and whether it goes through the tunnel.
@@ -181,8 +185,11 @@ class Flow:
         """
         if self._router.is_tunnelled(destination):
             return await self._tunnel.open(destination), True
+        return await self._open_plain(destination), False
+
+    async def _open_plain(self, destination: Endpoint) -> Opened:
         end = await self._dialer.connect(destination)
-        return Opened(end, NoRa.NO_RA, end.local, None), False
+        return Opened(end, NoRa.NO_RA, end.local, None)
 
     def connected(
         self, client: PlainEnd, destination: Endpoint, opened: Opened, *, tunnelled: bool

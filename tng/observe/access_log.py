@@ -14,6 +14,7 @@ notes the record and the time, and the thread that writes the log makes the line
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -58,7 +59,7 @@ class AccessRecord(NamedTuple):
         """The line, without time, level and target."""
         head = (
             f"downstream_remote={self.downstream_remote}"
-            f" -> downstream_local={self.downstream_local}({self.mode})"
+            f" -> downstream_local={_words(self.downstream_local)}({self.mode})"
         )
         if self.upstream_remote is None:
             return f"{head} {_DASH} accepted only"
@@ -71,9 +72,13 @@ class AccessRecord(NamedTuple):
         attested = "true" if self.attested else "false"
         return (
             f"{head} -> upstream_local={self.upstream_local}"
-            f" -> upstream_remote={self.upstream_remote}"
+            f" -> upstream_remote={_words(self.upstream_remote)}"
             f" {_DASH} encrypted={encrypted} attested={attested}"
         )
+
+
+_words: Final = functools.lru_cache(maxsize=256)(str)
+"""Text of an address that is nearly always one of the same few."""
 
 
 class StampedRecord(NamedTuple):
@@ -90,7 +95,9 @@ class StampedRecord(NamedTuple):
     @property
     def level(self) -> int:
         """INFO for a connected line, ERROR for the others."""
-        return logging.INFO if self.record.is_connected else logging.ERROR
+        record = self.record
+        is_connected = record.upstream_local is not None and record.upstream_remote is not None
+        return logging.INFO if is_connected else logging.ERROR
 
 
 class _Outlet:

@@ -34,13 +34,12 @@ SERIES: Final = (
     ("cx_total", "cx_total", "counter", "Connections accepted."),
     ("cx_active", "cx_active", "gauge", "Connections open now."),
     ("cx_failed", "cx_failed", "counter", "Connections that did not reach their destination."),
-    ("tx_bytes_total", "rx_bytes_total", "counter", "Octets sent to the client's side."),
-    ("rx_bytes_total", "tx_bytes_total", "counter", "Octets received from the client's side."),
+    ("tx_bytes_total", "octets_to_client", "counter", "Octets sent to the client's side."),
+    ("rx_bytes_total", "octets_from_client", "counter", "Octets received from the client's side."),
 )
 """Name, attribute of an `EntryMeter`, Prometheus type and meaning of each series.
 
-Names are said towards the client, as in TNG 2.12; a meter counts on the other side of the entry,
-where what the client sent is transmitted.
+Names are said towards the client, as in TNG 2.12.
 """
 
 
@@ -55,16 +54,16 @@ class EntryMeter:
         cx_total: connections accepted.
         cx_active: connections open now.
         cx_failed: connections that did not reach their destination.
-        tx_bytes_total: octets from the client's side to the service's side.
-        rx_bytes_total: octets from the service's side to the client's side.
+        octets_from_client: what came from the client's side.
+        octets_to_client: what was sent to the client's side.
     """
 
     labels: Mapping[str, str] = field(default_factory=dict)
     cx_total: int = 0
     cx_active: int = 0
     cx_failed: int = 0
-    tx_bytes_total: int = 0
-    rx_bytes_total: int = 0
+    octets_from_client: int = 0
+    octets_to_client: int = 0
 
 
 def entry_labels(

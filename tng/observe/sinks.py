@@ -39,7 +39,7 @@ class DescriptorSink:
 
     def write_lines(self, lines: list[str]) -> None:
         """Write `lines`, each with its newline added."""
-        data = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
+        data = "\n".join([*lines, ""]).encode("utf-8", "backslashreplace")
         try:
             self._write(data)
         except OSError as error:

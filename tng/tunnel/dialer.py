@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from typing import Final
 
 import trio
@@ -10,7 +11,7 @@ import trio
 from tng.dataplane import dial
 from tng.dataplane.plain import PlainEnd
 from tng.dataplane.reactor import Reactor
-from tng.endpoint import Endpoint
+from tng.endpoint import Endpoint, is_ip_literal
 from tng.errors import NetError
 from tng.tunnel.bridge import Bridge
 
@@ -45,7 +46,11 @@ class Dialer:
         Raises:
             NetError: the name has no address, or no address answers within `CONNECT_TIMEOUT_S`.
         """
-        addresses = await self._addresses(endpoint)
+        addresses: Sequence[Address]
+        if is_ip_literal(endpoint.host):
+            addresses = (literal_address(endpoint),)
+        else:
+            addresses = await self._bridge.ask(resolve, endpoint)
         return await dial.connect_socket(
             self._reactor, addresses, CONNECT_TIMEOUT_S, mark=self._mark
         )
@@ -57,11 +62,6 @@ class Dialer:
             NetError: see `connect_socket`.
         """
         return PlainEnd(self._reactor, await self.connect_socket(endpoint))
-
-    async def _addresses(self, endpoint: Endpoint) -> list[Address]:
-        if endpoint.is_address:
-            return [literal_address(endpoint)]
-        return await self._bridge.ask(resolve, endpoint)
 
 
 def literal_address(endpoint: Endpoint) -> Address:

@@ -148,7 +148,7 @@ class DatagramEgress(HasDoor):
             except OSError:
                 session.dropped += 1  # the service does not listen, or its buffer is full
             else:
-                self._meter.tx_bytes_total += len(datagram)
+                self._meter.octets_from_client += len(datagram)
 
         return deliver
 
@@ -164,7 +164,7 @@ class DatagramEgress(HasDoor):
                 largest = min(self._largest, session.largest_datagram)
                 if len(datagram) <= largest:
                     session.send(datagram)
-                    self._meter.rx_bytes_total += len(datagram)
+                    self._meter.octets_to_client += len(datagram)
                     continue
                 session.dropped += 1
                 if not has_complained:

@@ -13,9 +13,8 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable, Coroutine
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from tng.dataplane.mux import MuxStream
 from tng.dataplane.plain import PlainEnd
 from tng.dataplane.reactor import Reactor
 from tng.dataplane.relay import Relay, RelayResult
@@ -25,8 +24,11 @@ from tng.observe.access_log import AccessRecord, log_access
 from tng.observe.metrics import EntryMeter
 from tng.tunnel.base import Opened
 from tng.tunnel.dialer import Dialer
-from tng.tunnel.rats_tls.server import RatsTlsServer
 from tng.verdict import NoRa
+
+if TYPE_CHECKING:
+    from tng.dataplane.mux import MuxStream
+    from tng.tunnel.rats_tls.server import RatsTlsServer
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ class Delivery:
             return self._deliver(client, opened, stream, route, encrypted=True)
 
         try:
-            await server.accept(accepted, str(client), deliver)
+            await server.accept(accepted, str(client), deliver, route.listen)
         except TngError as error:
             self.refused(client, route.listen)
             log.warning("tunnel refused client=%s code=%s: %s", client, error.code, error)
@@ -105,34 +107,42 @@ class Delivery:
         encrypted: bool,
     ) -> None:
         """Connect one stream to the service, and leave both to a relay."""
-        meter, unconnected = self._meter, self._record(client, route, encrypted=encrypted)
+        meter = self._meter
         meter.cx_total += 1
         meter.cx_active += 1
         try:
             service = await self._dialer.connect(route.target)
         except NetError as error:
             meter.cx_active -= 1
-            self._unreachable(unconnected, opened, stream, error)
+            record = AccessRecord(client, route.listen, self._mode, route.target, None, encrypted)
+            self._unreachable(record, opened, stream, error)
             return
         except BaseException:
             meter.cx_active -= 1
             opened.end.abort()
             raise
-        log_access(unconnected._replace(upstream_local=service.local, attested=opened.attested))
+        log_access(
+            AccessRecord(
+                client,
+                route.listen,
+                self._mode,
+                route.target,
+                service.local,
+                encrypted,
+                opened.attested,
+            )
+        )
         if stream is not None:
             stream.accept()
         Relay(self._reactor, opened.end, service, self._ended).start(
             total_timeout_s=opened.lifetime_s
         )
 
-    def _record(self, client: Endpoint, route: Route, *, encrypted: bool) -> AccessRecord:
-        return AccessRecord(client, route.listen, self._mode, route.target, encrypted=encrypted)
-
     def _ended(self, result: RelayResult) -> None:
         meter = self._meter
         meter.cx_active -= 1
-        meter.tx_bytes_total += result.left_to_right
-        meter.rx_bytes_total += result.right_to_left
+        meter.octets_from_client += result.left_to_right
+        meter.octets_to_client += result.right_to_left
 
     def _unreachable(
         self, record: AccessRecord, opened: Opened, stream: MuxStream | None, error: NetError

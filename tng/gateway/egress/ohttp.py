@@ -121,8 +121,8 @@ class OhttpEgress:
             raise
         finally:
             self._meter.cx_active -= 1
-            self._meter.rx_bytes_total += end.bytes_in
-            self._meter.tx_bytes_total += end.bytes_out
+            self._meter.octets_from_client += end.bytes_in
+            self._meter.octets_to_client += end.bytes_out
 
     def let_idle_go(self) -> None:
         """End the connections that ask nothing now, and the others after their answer."""

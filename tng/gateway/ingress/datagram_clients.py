@@ -157,7 +157,7 @@ class DatagramIngress(HasDoor):
         self, client: _Client, session: Session, datagram: bytes, address: Address
     ) -> None:
         if session.send(datagram):
-            self._meter.tx_bytes_total += len(datagram)
+            self._meter.octets_from_client += len(datagram)
         elif session.ended.is_set():
             self._keep(client, datagram)
         else:
@@ -241,7 +241,7 @@ class DatagramIngress(HasDoor):
             except OSError:
                 client.dropped += 1  # lost, as datagrams are
             else:
-                meter.rx_bytes_total += len(datagram)
+                meter.octets_to_client += len(datagram)
 
         session.open(opened.peer, deliver, opened.packet_size)
         client.session = session

@@ -108,8 +108,8 @@ class ForwardExchange:
             upstream.close()
         else:
             upstream.abort()
-        self._flow.meter.tx_bytes_total += upstream.bytes_out
-        self._flow.meter.rx_bytes_total += upstream.bytes_in
+        self._flow.meter.octets_from_client += upstream.bytes_out
+        self._flow.meter.octets_to_client += upstream.bytes_in
 
     async def _exchange(self, opened: Opened, forward: Forward) -> _Next:
         upstream = opened.end

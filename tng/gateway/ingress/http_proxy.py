@@ -58,7 +58,12 @@ class HttpProxyIngress:
     async def serve(self, client: PlainEnd) -> None:
         """Serve one client connection to its end."""
         try:
-            await self._serve(client)
+            data = await self._first_octets(client)
+            accepted = _plain_connect(client, data)
+            if accepted is None:
+                await self._serve_requests(client, data)
+            else:
+                await self._flow.carry(accepted)
         except _ClientGone:
             client.close()
         except h11.RemoteProtocolError as exc:
@@ -66,17 +71,10 @@ class HttpProxyIngress:
         except RequestRejectedError as error:
             await self._refuse(client, error)
 
-    async def _serve(self, client: PlainEnd) -> None:
-        data = await self._first_octets(client)
-        accepted = _plain_connect(client, data)
-        if accepted is not None:
-            await self._flow.carry(accepted)
-            return
+    async def _serve_requests(self, client: PlainEnd, data: bytes) -> None:
+        """Serve the requests of a connection that begins with `data`."""
         server = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_SIZE)
         server.receive_data(data)
-        await self._serve_requests(client, server)
-
-    async def _serve_requests(self, client: PlainEnd, server: h11.Connection) -> None:
         while True:
             request = await self._next_request(client, server)
             if request.method == b"CONNECT":
@@ -140,7 +138,8 @@ def _plain_connect(client: PlainEnd, data: bytes) -> Accepted | None:
     connect = match_plain_connect(data)
     if connect is None:
         return None
-    client.unread(data[connect.length :])
+    if len(data) > connect.length:
+        client.unread(data[connect.length :])
     return Accepted(client, connect.destination, CONNECTED, error_response)
 
 

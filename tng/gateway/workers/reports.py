@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tng.gateway.entries import Entry
     from tng.gateway.watched import Watched
 
-COUNTERS: Final = ("cx_total", "cx_failed", "tx_bytes_total", "rx_bytes_total")
+COUNTERS: Final = ("cx_total", "cx_failed", "octets_from_client", "octets_to_client")
 """Numbers of an `EntryMeter` that only grow."""
 
 GAUGES: Final = ("cx_active",)

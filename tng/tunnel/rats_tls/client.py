@@ -5,6 +5,7 @@ One instance serves one `add_ingress` entry.  See the package docstring for the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +13,7 @@ from tng.attest.verifier.base import Verifier
 from tng.clock import Clock
 from tng.dataplane.reactor import Reactor
 from tng.dataplane.tls import TlsEnd
-from tng.endpoint import Endpoint
+from tng.endpoint import Endpoint, is_ip_literal
 from tng.errors import RemoteProtocolError
 from tng.tunnel.base import Opened, Peer
 from tng.tunnel.bridge import Bridge
@@ -27,6 +28,7 @@ from tng.tunnel.rats_tls.contexts import Contexts
 from tng.tunnel.rats_tls.identity import Identity
 from tng.tunnel.rats_tls.judging import judge, lifetime_s
 from tng.tunnel.rats_tls.pool import Connected, Pool, PoolLimits
+from tng.verdict import NoRa
 
 MULTIPLEX_SERVER_NAME: Final = "tng.internal"
 """SNI and CONNECT authority of multiplexed connections, as the reference sends them."""
@@ -56,7 +58,13 @@ class RatsTlsClient:
         identity: our certificate, if the operator said `attest`.
         verifier: the judge of peers, if the operator said `verify`.
         clock: against which verdicts end.
+
+    Attributes:
+        open_nowait: asks for a stream on a connection that stands and was judged, which makes this
+            an `ExpressTunnel`; there is none where every stream has a connection of its own.
     """
+
+    open_nowait: Callable[[Endpoint, Taker], Asked | None]
 
     def __init__(
         self,
@@ -77,6 +85,8 @@ class RatsTlsClient:
         self._offered = _alpn_offer(options.multiplex)
         self._contexts = Contexts(self._offered, identity, bridge, server_side=False)
         self.pool = Pool(reactor, self._connect, options.limits, clock)
+        if options.multiplex is not False:
+            self.open_nowait = self.pool.open_nowait
 
     async def open(self, destination: Endpoint) -> Opened:
         """A stream to `destination`; see `Tunnel.open`."""
@@ -84,10 +94,6 @@ class RatsTlsClient:
             return self._raw(await self._connect(destination))
         opened = await self.pool.open(destination)
         return self._raw(opened) if isinstance(opened, Connected) else opened
-
-    def open_nowait(self, destination: Endpoint, taker: Taker) -> Asked | None:
-        """A stream on a connection that stands and was judged; see `ExpressTunnel`."""
-        return None if self._multiplex is False else self.pool.open_nowait(destination, taker)
 
     async def probe(self, destination: Endpoint) -> Peer:
         """Connect, judge and close: no application data passes."""
@@ -101,10 +107,12 @@ class RatsTlsClient:
 
     def _raw(self, connected: Connected) -> Opened:
         peer, end = connected.peer, connected.end
-        return Opened(end, peer, end.local, lifetime_s(peer, self._clock.now()))
+        lifetime = None if isinstance(peer, NoRa) else lifetime_s(peer, self._clock.now())
+        return Opened(end, peer, end.local, lifetime)
 
     async def _connect(self, destination: Endpoint) -> Connected:
         """A TLS connection whose peer has been judged."""
+        label = str(destination)
         context = await self._contexts.get()
         plain = await self._dialer.connect_socket(destination)
         try:
@@ -114,7 +122,7 @@ class RatsTlsClient:
                 context,
                 server_side=False,
                 server_name=self._server_name(destination),
-                label=str(destination),
+                label=label,
             )
         except BaseException:
             plain.close()
@@ -125,13 +133,13 @@ class RatsTlsClient:
         except BaseException:
             end.abort()
             raise
-        peer = await judge(end, self._verifier, self._bridge, str(destination))
+        peer = await judge(end, self._verifier, self._bridge, label)
         return Connected(end, peer, multiplexed)
 
     def _server_name(self, destination: Endpoint) -> str | None:
         if self._multiplex:
             return MULTIPLEX_SERVER_NAME
-        return None if destination.is_address else destination.host
+        return None if is_ip_literal(destination.host) else destination.host
 
     def _protocol(self, end: TlsEnd, destination: Endpoint) -> bool:
         """Whether the connection is multiplexed."""

@@ -16,6 +16,7 @@ from tng.dataplane.poller import READ
 from tng.dataplane.reactor import Reactor
 from tng.dataplane.task import Wait
 from tng.dataplane.tls import TlsEnd
+from tng.endpoint import Endpoint
 from tng.errors import ErrorCode, RemoteProtocolError
 from tng.tunnel.base import Opened, Peer
 from tng.tunnel.bridge import Bridge
@@ -27,6 +28,7 @@ from tng.tunnel.rats_tls import (
 from tng.tunnel.rats_tls.contexts import Contexts
 from tng.tunnel.rats_tls.identity import Identity
 from tng.tunnel.rats_tls.judging import judge, lifetime_s, remaining_s
+from tng.verdict import NoRa
 
 FIRST_OCTET_TIMEOUT_S: Final = 5.0
 """Seconds until a new connection must say something; health probes say nothing and leave."""
@@ -75,13 +77,16 @@ class RatsTlsServer:
             ask_client_certificate=verifier is not None,
         )
 
-    async def accept(self, plain: socket.socket, label: str, serve: Serve) -> None:
+    async def accept(
+        self, plain: socket.socket, label: str, serve: Serve, local: Endpoint | None = None
+    ) -> None:
         """Serve one TCP connection to its end, or leave its streams to tasks of their own.
 
         Args:
             plain: the accepted socket; owned from here on.
             label: the client in words.
             serve: called for each stream, after the verdict.
+            local: the address that it was made to, where that is known; else the system is asked.
 
         Raises:
             RemoteProtocolError: not a TNG client, or it broke off.
@@ -92,8 +97,8 @@ class RatsTlsServer:
         if end.alpn == ALPN_MULTIPLEX:
             self._share(end, peer, serve)
         else:
-            lifetime = lifetime_s(peer, self._clock.now())
-            await serve(Opened(end, peer, end.local, lifetime), None)
+            lifetime = None if isinstance(peer, NoRa) else lifetime_s(peer, self._clock.now())
+            await serve(Opened(end, peer, local or end.local, lifetime), None)
 
     def drain(self) -> None:
         """Tell every client to open no further stream."""
