@@ -150,7 +150,7 @@ def within(counted: float, budget: float) -> bool:
 
 @pytest.mark.parametrize(
     ("transport", "python", "system"),
-    [pytest.param(MULTIPLEXED, 17, 3.75, id="multiplexed"), pytest.param(RAW, 5, 3.75, id="raw")],
+    [pytest.param(MULTIPLEXED, 14, 3.75, id="multiplexed"), pytest.param(RAW, 5, 3.75, id="raw")],
 )
 async def test_a_chunk_is_moved_within_its_budget_of_calls(
     profiler: Meter, transport: dict[str, object], python: float, system: float
@@ -171,7 +171,7 @@ async def test_a_chunk_is_moved_within_its_budget_of_calls(
 
 @pytest.mark.parametrize(
     ("transport", "python", "system"),
-    [pytest.param(MULTIPLEXED, 480, 63, id="multiplexed"), pytest.param(RAW, 447, 78, id="raw")],
+    [pytest.param(MULTIPLEXED, 425, 63, id="multiplexed"), pytest.param(RAW, 447, 78, id="raw")],
 )
 async def test_a_connection_is_served_within_its_budget_of_calls(
     profiler: Meter, transport: dict[str, object], python: float, system: float

@@ -188,6 +188,21 @@ async def test_a_preflight_is_answered_here_and_says_what_was_configured() -> No
 # -- connections ---------------------------------------------------------------------------
 
 
+async def test_octets_are_counted_by_their_direction() -> None:
+    long = b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + b"x" * 5000
+    async with (
+        service(answering(long, [])) as web,
+        ohttp_egress(web.port, **DIRECT) as (gateway, port),
+    ):
+        request = get(b"/public/a")
+        async with calling(port) as line:
+            await line.say(request)
+            assert (await hear(line))[0] == 200
+        meter = gateway.entries[0].meter
+        await eventually(lambda: meter.octets_from_client == len(request))
+        assert meter.octets_to_client > 5000
+
+
 async def test_a_connection_that_says_nothing_is_let_go(monkeypatch) -> None:
     monkeypatch.setattr(egress_module, "FIRST_REQUEST_S", 0.02)
     async with ohttp_egress(1) as (gateway, port), calling(port) as line:
