@@ -2,11 +2,13 @@
 
 Closing a socket that holds unread octets resets the connection, and a reset can overtake the
 answer that was sent before it.  So we end our direction, read away what the client still sends
-for a moment, and close then (RFC 9112 section 9.6).
+for a moment, and close then (RFC 9112 section 9.6).  A client whose protocol has no words for a
+failure is reset; where it hears of that is as good a place as can be chosen.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final
 
 from tng.dataplane.ends import End
@@ -18,6 +20,9 @@ _LINGER_S: Final = 2.0
 
 _LINGER_OCTETS: Final = 1 << 20
 """Octets read away; who sends more than this is not listening."""
+
+_SPEAK_S: Final = 0.5
+"""Seconds that a client has to say something before it is reset without a word."""
 
 
 class _Enough(TngError):  # noqa: N818 - an end, not an error
@@ -41,3 +46,13 @@ async def farewell(reactor: Reactor, client: End, words: bytes) -> None:
         client.abort()
     else:
         client.close()
+
+
+async def leave_without_words(reactor: Reactor, client: End) -> None:
+    """Reset a client once it has spoken: it hears of it where it reads, not where it sends."""
+    with (
+        contextlib.suppress(TngError),
+        reactor.deadline(_SPEAK_S, lambda: _Enough("has said nothing")),
+    ):
+        await client.wait_readable()
+    client.abort()

@@ -17,7 +17,7 @@ from tng.dataplane.relay import Relay, RelayResult
 from tng.endpoint import Endpoint
 from tng.errors import NetError, TngError
 from tng.gateway.express import Passage
-from tng.gateway.farewell import farewell
+from tng.gateway.farewell import farewell, leave_without_words
 from tng.gateway.router import Router
 from tng.observe.access_log import AccessRecord, log_access
 from tng.observe.metrics import EntryMeter
@@ -153,7 +153,7 @@ class Flow:
         if words:
             await farewell(self.reactor, client, words)
         else:
-            client.abort()
+            await leave_without_words(self.reactor, client)
 
     def spawn(self, accepted: Accepted, coroutine: Coroutine[object, None, None]) -> None:
         """Go on with a client of the express lane as a task, which counts it and owns it."""
