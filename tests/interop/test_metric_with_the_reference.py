@@ -91,7 +91,7 @@ def test_a_collector_hears_the_same_over_grpc(tmp_path: pathlib.Path) -> None:
 
 
 def test_open_falcon_hears_the_same_and_of_every_entry(tmp_path: pathlib.Path) -> None:
-    """The reference tells of one label set per name, and which one it is is left open."""
+    """What the reference tells is in what we tell, and we tell every label set of every name."""
     seen: dict[str, Report] = {}
     with octet_service() as service:
         scene = Scene(service.port)
